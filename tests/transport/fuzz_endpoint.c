@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * libFuzzer target: one endpoint with connections in several states. The input is a script: packets that are
+ * nearly right, packets of raw bytes, time, and what applications do. Ids and checksums are made right, so
+ * that the script gets past the first check.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "puppet.h"
+
+#define CONNS	  6
+#define STEPS_MAX 500
+
+struct script {
+	const uint8_t *at, *end;
+};
+
+static struct puppet p;
+static struct peer peers[CONNS];
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+static void require(bool ok)
+{
+	if (!ok)
+		abort();
+}
+
+static unsigned byte(struct script *s)
+{
+	return s->at < s->end ? *s->at++ : 0;
+}
+
+static uint32_t word(struct script *s)
+{
+	uint32_t v = 0;
+
+	for (int i = 0; i < 4; i++)
+		v = v << 8 | byte(s);
+	return v;
+}
+
+/* Mostly near zero, on either side; sometimes anything. */
+static int64_t delta(struct script *s)
+{
+	unsigned b = byte(s);
+
+	if (b < 0xc0)
+		return (int64_t)(b & 31) - 8;
+	if (b < 0xf0)
+		return (int64_t)(b & 15) * 100;
+	return (int32_t)word(s);
+}
+
+/* --- what must always hold --- */
+
+static void check_conn(const struct tp_conn *c)
+{
+	require((uint64_t)c->pipe + c->lost + c->sacked == c->snd_nxt - c->snd_una);
+	require(c->snd_acked <= c->snd_sent && c->snd_sent <= c->snd_end);
+	require(c->snd_end - c->snd_acked <= c->snd.size || !c->snd.size);
+	require(c->rcv_read <= c->rcv_off && c->rcv_off <= c->rcv_limit);
+	require(!c->rcv.size || c->rcv_limit - c->rcv_read <= c->rcv.size);
+	require(c->cwnd >= 1 && c->cwnd <= c->tp->cfg.window_packets);
+}
+
+static void check(void)
+{
+	for (uint32_t i = 0; i < p.tp->max_conns; i++)
+		if (p.tp->slots[i])
+			check_conn(p.tp->slots[i]);
+	require(!p.broke_rules);
+}
+
+/* --- steps --- */
+
+static void data_packet(struct script *s, struct peer *q)
+{
+	const struct tp_conn *c = q->c;
+	static uint8_t zeros[2048];
+	uint32_t psn = (uint32_t)(c ? c->rcv_nxt : q->psn) + (uint32_t)delta(s);
+	uint64_t off = (c ? c->rcv_off : q->off) + (uint64_t)delta(s);
+
+	q->ack = (uint32_t)(c ? c->snd_una : q->ack) + (uint32_t)delta(s);
+	peer_data(&p, q, psn, off, zeros, byte(s) * 8u, byte(s));
+}
+
+static void ack_packet(struct script *s, struct peer *q)
+{
+	const struct tp_conn *c = q->c;
+	uint64_t sack[WIRE_SACK_WORDS];
+	unsigned words = byte(s) % 4;
+
+	if (words == 3)
+		words = byte(s) % (WIRE_SACK_WORDS + 1);
+	for (unsigned i = 0; i < words; i++)
+		sack[i] = byte(s) & 1 ? (uint64_t)word(s) << 32 | word(s) : byte(s);
+	q->window += (uint64_t)delta(s);
+	q->their_ts = tp_timestamp(p.now) - (uint32_t)delta(s);
+	peer_ack(&p, q, (uint32_t)(c ? c->snd_una : q->ack) + (uint32_t)delta(s), sack, words, byte(s));
+}
+
+/* Bytes of the script as a packet, with id and trailer put right. */
+static void raw_packet(struct script *s, const struct peer *q)
+{
+	uint8_t buf[512] = {0};
+	size_t len = 1 + byte(s) * 2u % 500u;
+
+	for (size_t i = 0; i < len; i++)
+		buf[i] = (uint8_t)byte(s);
+	buf[0] = (uint8_t)(WIRE_VERSION << 4 | (buf[0] & 15));
+	if (len >= 16 && buf[1] & 1)
+		be64_put(buf + 8, tp_wire_type(buf) == WIRE_RESET ? q->cid : q->their_cid);
+	if (len >= 32 && buf[1] & 2)
+		be64_put(buf + 24, q->nonce);
+	if (len >= 32 && tp_wire_type(buf) == WIRE_RESET)
+		memcpy(buf + 16, q->token, 16);
+	if (len >= 8 && buf[1] & 4)
+		be16_put(buf + 6, PUPPET_PORT);
+	puppet_input(&p, buf, tp_wire_seal(buf, len));
+}
+
+static void application(struct script *s, struct peer *q)
+{
+	static uint8_t buf[1 << 16];
+	unsigned what = byte(s), n = byte(s) * 64u;
+
+	if (!q->c) {
+		if (what % 2 && tp_acceptable(p.listener))
+			q->c = tp_accept(p.listener, q);
+		return;
+	}
+	switch (what % 12) {
+	case 0:
+	case 1:
+	case 2:
+		tp_write(q->c, buf, n);
+		break;
+	case 3:
+	case 4:
+		tp_read(q->c, buf, n);
+		break;
+	case 5:
+		tp_shutdown(q->c);
+		break;
+	case 6:
+		tp_stop_reading(q->c, n & 64);
+		break;
+	case 7:
+		tp_set_cork(q->c, p.now, n & 64);
+		break;
+	case 8:
+		tp_set_nagle(q->c, n & 64);
+		break;
+	case 9:
+		tp_set_buffers(q->c, n, n * 2);
+		break;
+	case 10:
+		tp_peek(q->c, buf, n, n / 2);
+		break;
+	case 11:
+		tp_close(q->c, p.now, n & 64);
+		q->c = NULL;
+		break;
+	}
+}
+
+static void output(struct script *s)
+{
+	for (unsigned n = byte(s) % 32; n; n--) {
+		if (!puppet_output(&p))
+			return;
+		require(p.out_len <= p.max_payload && p.out_len <= p.out_path->max_payload);
+		if (tp_wire_type(p.out) <= WIRE_ACK)
+			require(p.w.type == tp_wire_type(p.out)); /* it has been decoded */
+	}
+}
+
+static void begin(struct script *s, struct peer *q)
+{
+	struct tp_path path = {.local = p.local, .peer = p.peer, .max_payload = p.max_payload};
+
+	if (q->c)
+		return;
+	if (byte(s) & 1) {
+		uint8_t buf[WIRE_CONTROL_MAX];
+
+		peer_init(&p, q, byte(s));
+		puppet_input(&p, buf, peer_put_init(&p, q, NULL, buf));
+		while (puppet_output(&p))
+			if (tp_wire_type(p.out) == WIRE_INIT_ACK)
+				peer_learn(&p, q);
+	} else if (!tp_connect(p.tp, p.now, &path, q, &q->c)) {
+		while (puppet_output(&p))
+			if (tp_wire_type(p.out) == WIRE_INIT)
+				peer_learn(&p, q);
+	}
+}
+
+static void step(struct script *s)
+{
+	unsigned what = byte(s);
+	struct peer *q = &peers[what / 16 % CONNS];
+
+	switch (what % 16) {
+	case 0:
+	case 1:
+	case 2:
+	case 3:
+		data_packet(s, q);
+		break;
+	case 4:
+	case 5:
+	case 6:
+		ack_packet(s, q);
+		break;
+	case 7:
+	case 8:
+		raw_packet(s, q);
+		break;
+	case 9:
+		puppet_wait(&p, byte(s) * SD_US);
+		break;
+	case 10:
+		puppet_wait(&p, (uint64_t)byte(s) * byte(s) * SD_MS / 8);
+		break;
+	case 11:
+		begin(s, q);
+		break;
+	case 12:
+		p.ce = !p.ce;
+		tp_refill(p.tp);
+		break;
+	case 13:
+		output(s);
+		break;
+	default:
+		application(s, q);
+		break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	struct script s = {data, data + len};
+	struct tp_path path;
+
+	puppet_init(&p);
+	p.cfg.max_conns = 16;
+	p.cfg.window_packets = 32u << byte(&s) % 6;
+	p.cfg.ring_min = 4096;
+	p.cfg.ring_max = 65536;
+	p.cfg.crc = byte(&s) & 1;
+	p.cfg.cc = byte(&s) & 1 ? &tp_cc_fixed : &tp_cc_swift;
+	puppet_start(&p);
+	puppet_listen(&p, 4);
+	memset(peers, 0, sizeof peers);
+	require(peer_connect(&p, &peers[0], 1) && peer_connect(&p, &peers[1], 2));
+	puppet_flush(&p);
+	require(peer_accept(&p, &peers[2], 3));
+	path = peers[2].c->path;
+	require(!tp_connect(
+		p.tp, p.now, &path, &peers[3], &peers[3].c)); /* never answered, unless by chance */
+	require(puppet_output(&p) && peer_learn(&p, &peers[3]));
+	peers[3].cid = 4;
+	check();
+	for (unsigned i = 0; i < STEPS_MAX && s.at < s.end; i++) {
+		step(&s);
+		check();
+	}
+	require(puppet_stop(&p));
+	return 0;
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* One record for each connection id: what its owner has sent, and what it has allowed its peer to send. */
+#include "monitor.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/crc32c.h"
+#include "transport/wire.h"
+
+#define SLOTS 4096
+
+struct sent {
+	uint64_t off;
+	uint32_t crc;
+	uint16_t len;
+	bool fin;
+};
+
+struct end {
+	uint64_t cid;
+	struct end *peer;
+	bool certain; /* the peer is that one and no other */
+	bool crc;
+	uint32_t isn;
+	uint32_t count, cap; /* packets sent, each counted once */
+	struct sent *sent;
+	uint64_t bytes;
+	bool fin;
+	uint64_t limit;		/* what its peer may send: bytes, */
+	uint32_t window, acked; /* and packets beyond those acknowledged */
+	uint16_t max_payload;
+};
+
+struct monitor {
+	struct end *slots[SLOTS];
+};
+
+struct monitor *monitor_new(void)
+{
+	struct monitor *m = calloc(1, sizeof *m);
+
+	if (!m)
+		abort();
+	return m;
+}
+
+void monitor_free(struct monitor *m)
+{
+	if (!m)
+		return;
+	for (int i = 0; i < SLOTS; i++) {
+		if (m->slots[i])
+			free(m->slots[i]->sent);
+		free(m->slots[i]);
+	}
+	free(m);
+}
+
+static struct end **slot(struct monitor *m, uint64_t cid)
+{
+	uint32_t i = (uint32_t)(cid >> 30) % SLOTS;
+
+	while (m->slots[i] && m->slots[i]->cid != cid)
+		i = (i + 1) % SLOTS;
+	return &m->slots[i];
+}
+
+static struct end *learn(struct monitor *m, const struct wire_init *i)
+{
+	struct end **s = slot(m, i->src_cid), *e = *s;
+
+	if (e)
+		return e;
+	e = *s = calloc(1, sizeof *e);
+	if (!e)
+		abort();
+	e->cid = i->src_cid;
+	e->isn = i->isn;
+	e->limit = i->window;
+	e->window = i->window_packets;
+	e->max_payload = i->max_payload;
+	e->crc = i->features & WIRE_FEAT_CRC;
+	return e;
+}
+
+static const char *see_init(struct monitor *m, const uint8_t *pkt, size_t len)
+{
+	struct wire_init i;
+	struct end *e, *p;
+
+	if (!tp_wire_get_init(pkt, len, &i))
+		return "a malformed INIT or INIT_ACK";
+	e = learn(m, &i);
+	if (e->isn != i.isn)
+		return "an INIT repeated with another packet number";
+	if (tp_wire_type(pkt) == WIRE_INIT)
+		return NULL;
+	p = *slot(m, i.dst_cid);
+	if (!p)
+		return "an INIT_ACK that nobody asked for";
+	e->peer = p;
+	if (!p->certain)
+		p->peer = e;
+	return NULL;
+}
+
+static const char *see_data(struct end *from, struct end *to, const struct wire_packet *p)
+{
+	uint32_t index = p->psn - from->isn;
+	struct sent now = {.off = p->offset, .len = (uint16_t)p->payload_len, .fin = p->flags & WIRE_F_FIN};
+	const struct sent *then;
+
+	now.crc = sd_crc32c(0, p->payload, p->payload_len);
+	if (index >= to->acked + to->window)
+		return "more packets in flight than the peer remembers";
+	if (p->offset + p->payload_len > to->limit)
+		return "bytes beyond the peer's window";
+	if (index > from->count)
+		return "a packet number was left out";
+	if (index == from->count) {
+		if (from->fin || p->offset != from->bytes)
+			return "new bytes that do not follow the earlier ones";
+		if (p->flags & WIRE_F_RETX)
+			return "a first transmission that says it is not";
+		if (from->count == from->cap) {
+			from->cap = from->cap ? 2 * from->cap : 64;
+			from->sent = realloc(from->sent, from->cap * sizeof *from->sent);
+			if (!from->sent)
+				abort();
+		}
+		from->sent[from->count++] = now;
+		from->bytes += now.len;
+		from->fin = now.fin;
+		return NULL;
+	}
+	then = &from->sent[index];
+	if (then->off != now.off || then->len != now.len || then->crc != now.crc || then->fin != now.fin)
+		return "a retransmission that differs";
+	return p->flags & WIRE_F_RETX ? NULL : "a retransmission that does not say so";
+}
+
+static const char *see_ack(struct end *from, struct end *to, const struct wire_packet *p)
+{
+	uint32_t ack = p->ack - to->isn, room;
+
+	if (ack > to->count)
+		return "an acknowledgement of what was not sent";
+	if (ack < from->acked)
+		return "an acknowledgement that goes back";
+	from->acked = ack;
+	room = to->count > ack ? to->count - ack - 1 : 0;
+	for (unsigned k = 0; k < p->sack_words; k++) {
+		uint64_t word = tp_wire_get_sack(p, k), known = room > 64 * k ? room - 64 * k : 0;
+
+		if (known < 64 && word >> known)
+			return "a selective acknowledgement of what was not sent";
+	}
+	if (!p->has_window)
+		return NULL;
+	if (p->window < from->limit)
+		return "a window that shrinks";
+	from->limit = p->window;
+	return NULL;
+}
+
+const char *monitor_packet(struct monitor *m, const uint8_t *pkt, size_t len)
+{
+	struct wire_packet p;
+	struct end *from, *to;
+	const char *wrong;
+
+	switch (tp_wire_type(pkt)) {
+	case WIRE_INIT:
+	case WIRE_INIT_ACK:
+		return tp_wire_crc_ok(pkt, len) ? see_init(m, pkt, len)
+						: "a control packet without its trailer";
+	case WIRE_DATA:
+	case WIRE_ACK:
+		break;
+	default:
+		return tp_wire_crc_ok(pkt, len) ? NULL : "a control packet without its trailer";
+	}
+	to = *slot(m, tp_wire_cid(pkt));
+	if (!to || !to->peer)
+		return "a packet for a connection that nobody has set up";
+	from = to->peer;
+	if (!from->certain && from->peer == to)
+		from->certain = to->certain = true;
+	if (from->crc || to->crc) {
+		if (!tp_wire_crc_ok(pkt, len))
+			return "a packet without its trailer";
+		if (len > to->max_payload)
+			return "a packet larger than the peer takes";
+		len -= WIRE_CRC_LEN;
+	}
+	if (!tp_wire_decode(pkt, len, &p))
+		return "a malformed packet";
+	wrong = p.type == WIRE_DATA ? see_data(from, to, &p) : NULL;
+	if (!wrong && p.type == WIRE_ACK && p.psn != from->isn + from->count)
+		wrong = "an ACK with a packet number that is not the next";
+	return wrong ? wrong : see_ack(from, to, &p);
+}

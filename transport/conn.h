@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * conn: the transport's own structures. A struct tp owns its connections, pools, timers and queues; a struct
+ * tp_conn lives in a pool and is named by the index in its connection id. What every packet touches comes
+ * first in it. Packet numbers and offsets are 64 bits wide in here and never wrap.
+ */
+#ifndef SD_TRANSPORT_CONN_H
+#define SD_TRANSPORT_CONN_H
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/siphash.h"
+#include "transport/bits.h"
+#include "transport/cc.h"
+#include "transport/ring.h"
+#include "transport/transport.h"
+#include "transport/wheel.h"
+#include "transport/wire.h"
+
+#define NEVER UINT64_MAX
+
+#define TP_CID_BITS	 20 /* of a connection id are its index; the other 44 are random */
+#define TP_RING_LIMIT	 (1u << 30)
+#define TP_SENT_MIN	 32 /* packets in flight that a new connection can remember */
+#define TP_ACK_EVERY	 8  /* in-order packets */
+#define TP_HALF_OPEN_MAX 256
+#define TP_RESET_BURST	 256 /* RESETs for unknown connections at once */
+#define TP_BACKLOG_MAX	 65536
+#define TP_CONTROL_QUEUE 256
+#define TP_PORT_BUCKETS	 256
+#define TP_BURST	 16 /* packets of one connection before the next one's turn */
+#define TP_MIN_PROBE	 SD_MS
+#define TP_MAX_RTO	 SD_S
+#define TP_MAX_RTT	 (4 * SD_S)
+#define TP_CORK_MAX	 (200 * SD_MS)
+#define TP_IDLE_RESTART	 SD_S
+#define TP_HELLO_NONCE	 0
+
+enum conn_state {
+	CONN_FREE,
+	CONN_INIT_SENT,	    /* initiator: waits for INIT_ACK */
+	CONN_INIT_RECEIVED, /* responder: waits for proof of the round trip */
+	CONN_OPEN,
+	CONN_CLOSING, /* given up by the application; delivers the rest, waits for the peer's FIN */
+	CONN_FAILED,  /* terminal; the application still holds it */
+};
+
+/* One packet in flight. */
+struct tp_sent {
+	uint64_t time; /* of the last transmission */
+	uint32_t off;  /* low half of its stream offset */
+	uint16_t len;
+	uint8_t sends; /* transmissions, saturating */
+	uint8_t flags; /* enum sent_flag */
+};
+
+enum sent_flag {
+	SENT_FIN = 1,
+	SENT_JUDGED = 2, /* was taken for lost once */
+};
+
+/* One packet received ahead of its turn. */
+struct tp_early {
+	uint32_t off;
+	uint16_t len;
+	uint16_t fin;
+};
+
+/* What a connection needs only while packets are missing. */
+struct tp_reorder {
+	struct tp_reorder *next_free;
+	struct tp_bits have;
+	struct tp_early early[TP_BITS];
+};
+
+struct tp_conn {
+	/* identity and receiving */
+	uint64_t cid;
+	uint8_t state;
+	bool crc;	      /* trailer on DATA and ACK packets */
+	bool queued;	      /* on tp.out */
+	bool ack_now;	      /* an ACK is due at the next output */
+	bool rcv_fin;	      /* received, in order */
+	bool read_shut;	      /* the application reads no more */
+	bool last_ce;	      /* the newest packet had CE */
+	bool limited;	      /* the peer said our window stops it */
+	uint16_t ack_pending; /* in-order packets not acknowledged yet */
+	uint16_t ce_count;    /* packets received with CE, ever */
+	uint32_t ts_recent;   /* timestamp of the newest packet received; 0: none */
+	uint64_t ts_recent_at;
+	bool ts_late;	     /* tp_rx.late of that packet */
+	uint64_t last_heard; /* when anything valid arrived */
+	uint64_t rcv_nxt;    /* next PSN expected */
+	uint64_t rcv_off;    /* end of the contiguous bytes */
+	uint64_t rcv_read;   /* the reader's cursor */
+	uint64_t rcv_limit;  /* window limit last advertised */
+	struct tp_ring rcv;
+	uint16_t rcv_window; /* packets */
+	uint16_t mss;	     /* bytes of stream in a full packet with a STREAM extension only */
+	uint32_t cwnd;	     /* packets */
+	struct tp *tp;
+
+	/* sending */
+	uint64_t snd_una, snd_nxt;	       /* PSNs: oldest unacknowledged, next */
+	uint64_t snd_acked, snd_sent, snd_end; /* offsets: acknowledged, sent, written */
+	uint64_t snd_limit;		       /* the peer's window limit */
+	struct tp_ring snd;
+	struct tp_sent *sent;
+	uint32_t sent_mask;
+	uint16_t snd_window; /* packets the peer can remember */
+	uint16_t lost;	     /* marked lost, not retransmitted yet */
+	uint16_t pipe;	     /* packets thought to be in the network */
+	uint16_t sacked;     /* above snd_una */
+	uint16_t probes;     /* timeouts in a row */
+	bool want_writable;
+	bool cork, cork_pushed, nagle;
+	bool fin_wanted, fin_sent, fin_acked;
+	bool probe_due; /* retransmit one packet whatever cwnd says */
+	bool ping_due;	/* send an ACK that asks for an answer */
+	bool init_due;	/* send INIT or INIT_ACK */
+	bool recovering;
+	uint64_t probe_at; /* probe timer */
+	uint64_t ack_at;   /* when the delayed ACK is due; NEVER: none */
+	uint64_t peer_cid;
+	struct list out;		/* on tp.out */
+	uint64_t srtt, rttvar, min_rtt; /* ns; srtt 0: no sample yet */
+	uint64_t probe_interval;
+	uint64_t round_end;  /* PSN */
+	uint64_t ackreq_psn; /* of the last packet that asked for an ACK */
+	uint16_t peer_ce;    /* the peer's CE count */
+	bool cwnd_limited;   /* the window was the limit in this round */
+	bool owned;	     /* the application holds it: events go to user */
+	void *user;
+
+	/* recovery */
+	struct tp_bits sack_bits, lost_bits;
+	uint64_t rack_time, rack_psn; /* the latest transmission known to have arrived */
+	uint64_t rack_rtt;
+	uint64_t highest;				  /* one past the highest PSN known to have arrived */
+	uint64_t reorder_at;				  /* when a gap becomes a loss */
+	uint64_t min_rtt_new, min_rtt_old, min_rtt_since; /* of this and the previous 10 s */
+	uint16_t answered_probes;			  /* timeouts before the last progress */
+	uint64_t recovery_end;				  /* PSN */
+	uint32_t reorder_steps;				  /* of min_rtt / 4; 0: no reordering seen */
+	uint32_t undo_left; /* lost marks of this recovery not yet proved wrong */
+	bool undo_possible;
+	uint64_t progress; /* when the peer last acknowledged something new or answered */
+	uint64_t last_send;
+	uint64_t peer_ack_delay;
+	struct tp_reorder *reorder;
+	uint64_t rcv_high; /* one past the highest PSN received; with reorder */
+	uint64_t cc_state[TP_CC_STATE_MAX / 8];
+
+	/* life */
+	struct tp_timer timer;
+	struct list ack_node; /* on tp.ack_fifo */
+	uint64_t state_until; /* end of INIT_SENT, INIT_RECEIVED, FIN wait */
+	uint64_t init_at;     /* next INIT */
+	uint64_t init_interval;
+	uint64_t cork_until;
+	uint64_t keep_idle, keep_interval, keep_at, keep_probed;
+	uint64_t user_timeout;
+	uint64_t nonce, peer_epoch;
+	uint32_t isn;
+	uint32_t snd_max, rcv_max; /* bounds of the rings */
+	uint16_t keep_probes, keep_sent;
+	uint8_t attempt, refusal;
+	bool unconfirmed; /* initiator: the responder may not know yet that we have its INIT_ACK */
+	bool initiator;
+	bool reset_on_data;
+	bool peer_bye;
+	bool lingering;
+	int error;
+	struct tp_listener *listener;
+	struct list lnode;	   /* on one of the listener's lists */
+	struct tp_conn *hash_next; /* by peer_cid */
+	struct tp_conn *free_next;
+	uint8_t peer_token[16], cookie[16];
+	uint64_t bytes_received, packets_sent, packets_received, retransmits;
+	struct tp_path path;
+	struct tp_sent sent_min[TP_SENT_MIN];
+};
+
+struct tp_listener {
+	struct tp *tp;
+	struct sd_addr local;
+	unsigned backlog, ready_count, half_count;
+	struct list ready; /* acceptable connections */
+	struct list half;  /* half-open ones */
+	struct tp_listener *next;
+	void *user;
+};
+
+/* A packet without a connection, built and waiting. */
+struct tp_control {
+	struct tp_path path;
+	uint16_t len;
+	uint8_t data[WIRE_CONTROL_MAX];
+};
+
+/* Memory to give back when the caller may be asked to free. Lies in the block itself. */
+struct tp_garbage {
+	struct tp_garbage *next;
+	size_t size;
+};
+
+struct tp_pool {
+	struct tp_conn *conns;
+	struct tp_garbage *rings; /* of ring_min bytes */
+	struct tp_reorder *reorders;
+	unsigned conn_count, ring_count, reorder_total;
+	unsigned spare; /* how many connections should be in store for incoming INITs */
+	struct tp_garbage *garbage;
+	struct tp_garbage *slabs; /* everything connections live in */
+};
+
+/* When a peer host was last seen, for noticing that it has been restarted. */
+struct tp_peer {
+	struct sd_addr ip;
+	uint64_t epoch, checked;
+};
+
+struct tp {
+	uint64_t now;
+	bool late; /* tp_rx.late of the packet being handled */
+	struct tp_conn **slots;
+	uint32_t max_conns;
+	unsigned out_run;     /* packets the head of out has sent in its turn */
+	struct list out;      /* connections with something to send now */
+	struct list ack_fifo; /* of delayed ACKs, by ack_at */
+	struct tp_ops ops;
+	void *ctx;
+	const struct tp_cc_ops *cc;
+	struct tp_config cfg;
+	struct tp_stats stats;
+
+	uint32_t *free_index; /* a queue: the index that has been free for longest goes first */
+	uint32_t free_head, free_count, conn_count;
+	uint32_t *finished;	/* by index: high half of the last id there that ended in good order */
+	struct tp_conn **peers; /* hash of peer_cid */
+	uint32_t peers_mask;
+	unsigned half_open, lingering;
+	uint64_t epoch, id_counter;
+	struct sd_sipkey key_id, key_hash, key_cookie, key_find, key_node;
+	struct tp_listener *listeners[TP_PORT_BUCKETS];
+	struct tp_pool pool;
+	struct tp_peer peer_hosts[64];
+	uint64_t reset_tokens, reset_refill; /* token bucket for stateless RESETs */
+	unsigned control_head, control_count;
+	struct tp_control control[TP_CONTROL_QUEUE];
+	struct tp_wheel wheel;
+};
+
+/* conn.c */
+struct tp_conn *tp_conn_new(struct tp *t, enum conn_state state);
+void tp_conn_free(struct tp_conn *c);
+/* The same for one that has ended in good order, so that its peer can be told if it asks again. */
+void tp_conn_finish(struct tp_conn *c);
+void tp_conn_set_state(struct tp_conn *c, enum conn_state state);
+void tp_conn_know_peer(struct tp_conn *c, uint64_t peer_cid);
+struct tp_conn *tp_conn_by_peer(struct tp *t, uint64_t peer_cid, struct tp_conn *after);
+/* Terminal: tells the application, or frees at once if there is none. */
+void tp_conn_fail(struct tp_conn *c, int error);
+/* The same after telling the peer. */
+void tp_conn_abort(struct tp_conn *c, enum wire_reset why, int error);
+void tp_conn_timeout(struct tp_conn *c, uint64_t now);
+void tp_conn_opened(struct tp_conn *c);
+uint64_t tp_random_id(struct tp *t);
+
+static inline struct tp_conn *tp_conn_by_cid(struct tp *t, uint64_t cid)
+{
+	uint32_t index = (uint32_t)cid & ((1u << TP_CID_BITS) - 1);
+	struct tp_conn *c = index < t->max_conns ? t->slots[index] : NULL;
+
+	return c && c->cid == cid ? c : NULL;
+}
+
+static inline void tp_conn_event(struct tp_conn *c, unsigned events)
+{
+	if (c->owned)
+		c->tp->ops.event(c->tp->ctx, c, c->user, events);
+}
+
+/* Puts it on the output list. */
+static inline void tp_conn_mark(struct tp_conn *c)
+{
+	if (!c->queued) {
+		c->queued = true;
+		list_push_back(&c->tp->out, &c->out);
+	}
+}
+
+/* Makes sure that tp_conn_timeout runs by then; it works out for itself what is due. */
+static inline void tp_conn_timer(struct tp_conn *c, uint64_t due)
+{
+	if (due < c->timer.due)
+		tp_timer_set(&c->tp->wheel, &c->timer, due);
+}
+
+/* Is a third of the ring free? */
+static inline bool tp_is_roomy(uint64_t size, uint64_t queued)
+{
+	return 3 * queued <= 2 * size;
+}
+
+static inline uint32_t tp_timestamp(uint64_t now)
+{
+	uint32_t ts = (uint32_t)(now >> 7);
+
+	return ts ? ts : 1; /* 0 says: none */
+}
+
+/* pool.c */
+int tp_pool_fill(struct tp *t, unsigned conns, unsigned rings);
+struct tp_conn *tp_pool_conn(struct tp *t);
+void tp_pool_conn_put(struct tp *t, struct tp_conn *c);
+bool tp_pool_ring(struct tp *t, struct tp_ring *out);
+/* Takes a ring of any size; it is freed later. */
+void tp_pool_ring_put(struct tp *t, struct tp_ring *r);
+struct tp_reorder *tp_pool_reorder(struct tp *t);
+void tp_pool_reorder_put(struct tp *t, struct tp_reorder *r);
+void tp_pool_discard(struct tp *t, void *p, size_t size);
+/* Frees what is more than enough; only where the caller's free may be called. */
+void tp_pool_trim(struct tp *t);
+/* Ends every connection, those included that have failed and only the application holds. */
+void tp_pool_each(struct tp *t, void (*end)(struct tp_conn *c));
+void tp_pool_destroy(struct tp *t);
+
+/* setup.c */
+void tp_setup_input(struct tp *t, const uint8_t *pkt, size_t len, const struct tp_rx *rx);
+size_t tp_setup_build(struct tp_conn *c, uint64_t now, uint8_t *buf);
+/* false: it was given up and has ended. */
+bool tp_setup_timeout(struct tp_conn *c, uint64_t now);
+/* A packet with the id that only INIT_ACK told has come: the initiator is where it says it is. echo is that
+ * packet's, of INIT_ACK's timestamp. */
+void tp_setup_validated(struct tp_conn *c, uint32_t echo);
+
+/* listener.c */
+struct tp_listener *tp_listener_find(struct tp *t, const struct sd_addr *local);
+void tp_listener_ready(struct tp_conn *c);
+
+/* control.c */
+struct tp_control *tp_control_new(struct tp *t, const struct tp_rx *rx);
+void tp_control_token(const struct tp *t, uint64_t cid, uint8_t out[16]);
+/* Of two tokens or cookies; the time it takes tells nothing about them. */
+bool tp_control_same(const uint8_t a[16], const uint8_t b[16]);
+void tp_control_reset(struct tp *t, const struct tp_conn *c, enum wire_reset why);
+void tp_control_unknown(struct tp *t, const uint8_t *pkt, size_t len, const struct tp_rx *rx);
+void tp_control_reset_input(struct tp *t, const uint8_t *pkt, size_t len);
+
+/* find.c */
+void tp_find_input(struct tp *t, const uint8_t *pkt, size_t len, const struct tp_rx *rx);
+
+/* receive.c */
+/* Places a DATA packet's bytes; returns the events to tell. The connection may have ended: then false. */
+bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *events);
+void tp_receive_window(struct tp_conn *c);
+
+/* ack.c */
+/* What p acknowledges; false: it contradicts what was sent and is to be ignored. */
+bool tp_ack_input(struct tp_conn *c, uint64_t now, const struct wire_packet *p, unsigned *events);
+/* An acknowledgement is owed: at once, or within the ACK delay. */
+static inline void tp_ack_soon(struct tp_conn *c)
+{
+	c->ack_now = true;
+	tp_conn_mark(c);
+}
+void tp_ack_later(struct tp_conn *c, uint64_t now);
+static inline void tp_ack_cancel(struct tp_conn *c)
+{
+	if (c->ack_at != NEVER) {
+		c->ack_at = NEVER;
+		list_remove(&c->ack_node);
+	}
+}
+
+/* recovery.c */
+/* Learns from an echoed timestamp of ours; returns the round trip time in ns, 0: there is none in it. */
+uint64_t tp_recovery_echo(struct tp_conn *c, uint32_t echo);
+void tp_recovery_reordered(struct tp_conn *c, bool spurious);
+void tp_recovery_spurious(struct tp_conn *c);
+void tp_recovery_detect(struct tp_conn *c, uint64_t now);
+/* false: the peer is taken for dead and the connection has ended. */
+bool tp_recovery_timeout(struct tp_conn *c, uint64_t now);
+void tp_recovery_arm(struct tp_conn *c, uint64_t now);
+/* The peer lives, with nothing new to acknowledge. */
+void tp_recovery_answered(struct tp_conn *c, uint64_t now);
+uint64_t tp_recovery_rto(const struct tp_conn *c, unsigned backoff);
+
+/* output.c */
+bool tp_output_new_data(const struct tp_conn *c);
+void tp_output_check(struct tp_conn *c);
+
+/* stream.c */
+/* Corked bytes wait; not for ever. */
+void tp_cork_start(struct tp_conn *c);
+
+/* close.c */
+/* For a connection without its application: moves on when everything has been delivered and when the peer's
+ * FIN has come. false: it has ended. */
+bool tp_close_progress(struct tp_conn *c);
+
+#endif

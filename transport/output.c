@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * output: what a connection may send now, and the building of its packets. Connections with something to send
+ * stand in a list and take turns. A packet is built from the send ring each time it is sent; a retransmission
+ * has the same PSN and the same bytes, and everything else is fresh. The congestion window counts packets, so
+ * small writes go out one by one while there is room and pile up into full packets when there is none.
+ */
+#include "transport/conn.h"
+
+static bool psn_room(const struct tp_conn *c)
+{
+	uint64_t flying = c->snd_nxt - c->snd_una;
+
+	return flying <= c->sent_mask && flying < c->snd_window;
+}
+
+static bool corked(const struct tp_conn *c)
+{
+	return (c->cork && !c->cork_pushed) || (c->nagle && c->snd_una != c->snd_nxt);
+}
+
+/* May a new packet leave now? */
+bool tp_output_new_data(const struct tp_conn *c)
+{
+	uint64_t unsent = c->snd_end - c->snd_sent, room = c->snd_limit - c->snd_sent;
+
+	if (c->pipe >= c->cwnd || !psn_room(c))
+		return false;
+	if (!unsent)
+		return c->fin_wanted && !c->fin_sent;
+	if (unsent >= c->mss && room >= c->mss)
+		return true;
+	if (room < unsent) /* the window cuts it short: better wait for more, unless nothing would bring it */
+		return room && c->snd_una == c->snd_nxt;
+	return c->fin_wanted || !corked(c);
+}
+
+static bool wanted(const struct tp_conn *c)
+{
+	if (c->ack_now || c->init_due || c->ping_due || c->probe_due)
+		return true;
+	if (c->state != CONN_OPEN && c->state != CONN_CLOSING)
+		return false;
+	return (c->lost && c->pipe < c->cwnd) || tp_output_new_data(c);
+}
+
+void tp_output_check(struct tp_conn *c)
+{
+	if (!c->queued && wanted(c))
+		tp_conn_mark(c);
+}
+
+static void put_base(const struct tp_conn *c, uint64_t now, uint8_t *buf, enum wire_type type, unsigned flags,
+	uint64_t psn, size_t ext_len)
+{
+	struct wire_packet p = {
+		.ce_count = c->ce_count,
+		.psn = (uint32_t)psn,
+		.ack = (uint32_t)c->rcv_nxt,
+		.ts = tp_timestamp(now),
+		.echo = c->ts_recent ? c->ts_recent + (uint32_t)((now - c->ts_recent_at) >> 7) : 0,
+	};
+
+	if (c->state == CONN_CLOSING)
+		flags |= WIRE_F_BYE;
+	if (c->ts_late)
+		flags |= WIRE_F_LATE;
+	tp_wire_put_base(buf, type, flags, type == WIRE_DATA ? WIRE_OP_STREAM : WIRE_OP_NONE, ext_len, &p,
+		c->peer_cid);
+}
+
+/* What the window limit could be; with what was told before it says how much is worth telling. */
+static uint64_t window_limit(const struct tp_conn *c)
+{
+	uint64_t limit = c->rcv_read + c->rcv.size;
+
+	return limit > c->rcv_limit ? limit : c->rcv_limit;
+}
+
+static bool window_due(const struct tp_conn *c)
+{
+	return c->rcv.size && c->rcv_read + c->rcv.size - c->rcv_limit >= c->rcv.size / 4;
+}
+
+/* What a pure ACK tells beyond the acknowledgement on data: which packets are missing, and more window. */
+static void acked(struct tp_conn *c)
+{
+	c->ack_pending = 0;
+	tp_ack_cancel(c);
+	c->ack_now = c->ack_now && (c->reorder || window_due(c));
+}
+
+static size_t finish(struct tp_conn *c, uint64_t now, uint8_t *buf, size_t len)
+{
+	c->packets_sent++;
+	c->last_send = now;
+	return c->crc ? tp_wire_seal(buf, len) : len;
+}
+
+static size_t build_ack(struct tp_conn *c, uint64_t now, uint8_t *buf)
+{
+	unsigned words = 0, flags = 0;
+	size_t ext;
+
+	if (c->reorder) {
+		words = (unsigned)((c->rcv_high - c->rcv_nxt - 1 + 63) / 64);
+		if (words > WIRE_SACK_WORDS)
+			words = WIRE_SACK_WORDS;
+	}
+	c->rcv_limit = window_limit(c);
+	ext = tp_wire_put_ack(buf + WIRE_BASE_LEN, c->rcv_limit, words);
+	for (unsigned k = 0; k < words; k++)
+		tp_wire_put_sack(buf + WIRE_BASE_LEN, k,
+			tp_bits_get64(&c->reorder->have, c->rcv_nxt + 1 + 64 * (uint64_t)k));
+	if (c->ping_due)
+		flags = WIRE_F_ACKREQ;
+	put_base(c, now, buf, WIRE_ACK, flags, c->snd_nxt, ext);
+	acked(c);
+	c->ack_now = c->ping_due = false;
+	return finish(c, now, buf, WIRE_BASE_LEN + ext);
+}
+
+/* Writes the packet around the bytes [off, off + len); extra says whether it has room for a window extension.
+ */
+static size_t build_data(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t psn, uint64_t off,
+	size_t len, unsigned flags, bool extra)
+{
+	size_t ext = WIRE_STREAM_LEN;
+
+	tp_wire_put_stream(buf + WIRE_BASE_LEN, off);
+	if (extra) {
+		c->rcv_limit = window_limit(c);
+		ext += tp_wire_put_ack(buf + WIRE_BASE_LEN + WIRE_STREAM_LEN, c->rcv_limit, 0);
+	}
+	put_base(c, now, buf, WIRE_DATA, flags, psn, ext);
+	if (len)
+		tp_ring_get(&c->snd, off, buf + WIRE_BASE_LEN + ext, len);
+	acked(c);
+	return finish(c, now, buf, WIRE_BASE_LEN + ext + len);
+}
+
+/* Flags of a new packet that ask for an ACK or for window: only when we could not go on without. */
+static unsigned asking(struct tp_conn *c, uint64_t psn)
+{
+	uint64_t left = c->snd_end - c->snd_sent, room = c->snd_limit - c->snd_sent;
+	bool limited = room < left && room < c->mss, full = c->pipe >= c->cwnd;
+	unsigned flags = limited ? WIRE_F_LIMITED : 0;
+
+	if (full)
+		c->cwnd_limited = true;
+	if (!limited && !full && psn_room(c))
+		return flags;
+	if (limited || psn - c->ackreq_psn >= TP_ACK_EVERY || psn - c->ackreq_psn >= c->cwnd / 2) {
+		c->ackreq_psn = psn;
+		flags |= WIRE_F_ACKREQ;
+	}
+	return flags;
+}
+
+static size_t send_new(struct tp_conn *c, uint64_t now, uint8_t *buf)
+{
+	uint64_t psn = c->snd_nxt, off = c->snd_sent, unsent = c->snd_end - off, room = c->snd_limit - off;
+	struct tp_sent *s = &c->sent[psn & c->sent_mask];
+	bool extra = window_due(c);
+	size_t len = unsent < room ? unsent : room, most = c->mss - (extra ? WIRE_ACK_LEN : 0u);
+	unsigned flags = 0;
+
+	if (len > most)
+		len = most;
+	if (c->snd_una == psn) {
+		if (now - c->last_send > TP_IDLE_RESTART)
+			c->cwnd = c->tp->cc->idle(c->cc_state);
+		c->progress = now;
+	}
+	s->time = now;
+	s->off = (uint32_t)off;
+	s->len = (uint16_t)len;
+	s->sends = 1;
+	s->flags = 0;
+	c->snd_nxt++;
+	c->snd_sent += len;
+	c->pipe++;
+	if (c->fin_wanted && c->snd_sent == c->snd_end) {
+		s->flags = SENT_FIN;
+		flags = WIRE_F_FIN;
+		c->fin_sent = true;
+	}
+	if (c->probe_at == NEVER)
+		tp_recovery_arm(c, now);
+	flags |= asking(c, psn);
+	if (c->snd_sent == c->snd_end) {
+		c->cork_pushed = false;
+		c->cork_until = NEVER;
+	}
+	return build_data(c, now, buf, psn, off, len, flags, extra);
+}
+
+static size_t send_again(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t psn, unsigned flags)
+{
+	struct tp_sent *s = &c->sent[psn & c->sent_mask];
+	uint64_t off = c->snd_acked + (uint32_t)(s->off - (uint32_t)c->snd_acked);
+
+	if (tp_bits_test(&c->lost_bits, psn)) {
+		tp_bits_clear(&c->lost_bits, psn);
+		c->lost--;
+		c->pipe++;
+	}
+	s->time = now;
+	if (s->sends < UINT8_MAX)
+		s->sends++;
+	if (s->flags & SENT_FIN)
+		flags |= WIRE_F_FIN;
+	c->retransmits++;
+	c->tp->stats.retransmits++;
+	return build_data(c, now, buf, psn, off, s->len, flags | WIRE_F_RETX,
+		window_due(c) && s->len + WIRE_ACK_LEN <= c->mss);
+}
+
+/* The first timeout repeats the newest packet, which tells most; later ones the oldest, which frees most. */
+static uint64_t probe_psn(const struct tp_conn *c)
+{
+	uint64_t psn = c->snd_nxt - 1;
+
+	if (c->probes > 1)
+		return c->snd_una;
+	while (psn > c->snd_una && tp_bits_test(&c->sack_bits, psn))
+		psn--;
+	return psn;
+}
+
+static size_t build(struct tp_conn *c, uint64_t now, uint8_t *buf)
+{
+	if (__builtin_expect(c->init_due, 0))
+		return tp_setup_build(c, now, buf);
+	if (__builtin_expect(c->probe_due, 0)) {
+		c->probe_due = false;
+		if (c->snd_una != c->snd_nxt)
+			return send_again(c, now, buf, probe_psn(c), WIRE_F_ACKREQ);
+	}
+	if (__builtin_expect(c->ack_now && c->reorder, 0))
+		return build_ack(c, now, buf);
+	if (c->state == CONN_OPEN || c->state == CONN_CLOSING) {
+		if (__builtin_expect(c->lost && c->pipe < c->cwnd, 0))
+			return send_again(
+				c, now, buf, tp_bits_next(&c->lost_bits, c->snd_una, c->snd_nxt), 0);
+		if (tp_output_new_data(c))
+			return send_new(c, now, buf);
+	}
+	return c->ack_now || c->ping_due ? build_ack(c, now, buf) : 0;
+}
+
+static void leave_list(struct tp *t, struct tp_conn *c)
+{
+	list_remove(&c->out);
+	c->queued = false;
+	t->out_run = 0;
+}
+
+static size_t output_control(struct tp *t, uint8_t *buf, const struct tp_path **path)
+{
+	struct tp_control *e = &t->control[t->control_head];
+
+	t->control_head = (t->control_head + 1) % TP_CONTROL_QUEUE;
+	t->control_count--;
+	memcpy(buf, e->data, e->len);
+	*path = &e->path;
+	return e->len;
+}
+
+static size_t counted(struct tp *t, size_t len)
+{
+	t->stats.tx_packets++;
+	t->stats.tx_bytes += len;
+	return len;
+}
+
+bool tp_output_pending(const struct tp *t)
+{
+	return t->control_count || !list_empty(&t->out);
+}
+
+const struct tp_path *tp_output_next(const struct tp *t)
+{
+	if (t->control_count)
+		return &t->control[t->control_head].path;
+	return list_empty(&t->out) ? NULL : &container_of(t->out.next, struct tp_conn, out)->path;
+}
+
+size_t tp_output(struct tp *t, uint64_t now, uint8_t *buf, size_t cap, const struct tp_path **path)
+{
+	t->now = now;
+	if (t->control_count)
+		return counted(t, output_control(t, buf, path));
+	while (!list_empty(&t->out)) {
+		struct tp_conn *c = container_of(t->out.next, struct tp_conn, out);
+		size_t len;
+
+		if (cap < c->path.max_payload)
+			return 0;
+		len = build(c, now, buf);
+		if (!len || !wanted(c)) {
+			leave_list(t, c);
+			if (__builtin_expect(c->state == CONN_CLOSING, 0))
+				tp_close_progress(c); /* frees it, but its path stays readable */
+		} else if (++t->out_run >= TP_BURST) {
+			t->out_run = 0;
+			list_remove(&c->out);
+			list_push_back(&t->out, &c->out);
+		}
+		if (len) {
+			*path = &c->path;
+			return counted(t, len);
+		}
+	}
+	return 0;
+}

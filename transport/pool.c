@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * pool: connections, smallest rings and reorder blocks kept in store, so that packets never make us allocate.
+ * The store is filled by calls of the application (tp_listen, tp_accept, tp_connect, tp_refill) and fed by
+ * connections that end. What a packet frees and the store does not want waits on the garbage list for the
+ * next such call.
+ */
+#include <errno.h>
+
+#include "transport/conn.h"
+
+#define SLAB_CONNS	 16
+#define SLAB_HEAD	 64  /* a slab's link, and the connections stay on cache lines */
+#define RINGS_KEPT	 512 /* beyond what the listeners want in store */
+#define REORDERS_AT_ONCE 8
+#define REORDERS_MIN	 32
+#define REORDERS_MAX	 1024
+
+static int add_conns(struct tp *t)
+{
+	size_t size = SLAB_HEAD + SLAB_CONNS * sizeof(struct tp_conn);
+	struct tp_garbage *slab = t->ops.alloc(t->ctx, size);
+	struct tp_conn *c;
+
+	if (!slab)
+		return -ENOMEM;
+	slab->size = size;
+	slab->next = t->pool.slabs;
+	t->pool.slabs = slab;
+	c = (struct tp_conn *)((char *)slab + SLAB_HEAD);
+	for (int i = 0; i < SLAB_CONNS; i++)
+		tp_pool_conn_put(t, &c[i]);
+	return 0;
+}
+
+static int add_reorders(struct tp *t)
+{
+	for (int i = 0; i < REORDERS_AT_ONCE; i++) {
+		struct tp_reorder *r = t->ops.alloc(t->ctx, sizeof *r);
+
+		if (!r)
+			return -ENOMEM;
+		t->pool.reorder_total++;
+		tp_pool_reorder_put(t, r);
+	}
+	return 0;
+}
+
+/* Blocks for packets that overtook others: enough that every eighth connection may have a gap at once. */
+static unsigned reorders_wanted(const struct tp *t)
+{
+	unsigned n = t->conn_count / 8;
+
+	return n < REORDERS_MIN ? REORDERS_MIN : n > REORDERS_MAX ? REORDERS_MAX : n;
+}
+
+int tp_pool_fill(struct tp *t, unsigned conns, unsigned rings)
+{
+	struct tp_pool *p = &t->pool;
+
+	while (p->conn_count < conns)
+		if (add_conns(t))
+			return -ENOMEM;
+	while (p->ring_count < rings) {
+		struct tp_ring r = {t->ops.alloc(t->ctx, t->cfg.ring_min), t->cfg.ring_min};
+
+		if (!r.data)
+			return -ENOMEM;
+		tp_pool_ring_put(t, &r);
+	}
+	while (p->reorder_total < reorders_wanted(t))
+		if (add_reorders(t))
+			return -ENOMEM;
+	return 0;
+}
+
+struct tp_conn *tp_pool_conn(struct tp *t)
+{
+	struct tp_conn *c = t->pool.conns;
+
+	if (c) {
+		t->pool.conns = c->free_next;
+		t->pool.conn_count--;
+	}
+	return c;
+}
+
+void tp_pool_conn_put(struct tp *t, struct tp_conn *c)
+{
+	c->state = CONN_FREE;
+	c->free_next = t->pool.conns;
+	t->pool.conns = c;
+	t->pool.conn_count++;
+}
+
+bool tp_pool_ring(struct tp *t, struct tp_ring *out)
+{
+	struct tp_garbage *g = t->pool.rings;
+
+	if (!g)
+		return false;
+	t->pool.rings = g->next;
+	t->pool.ring_count--;
+	out->data = (uint8_t *)g;
+	out->size = t->cfg.ring_min;
+	return true;
+}
+
+void tp_pool_ring_put(struct tp *t, struct tp_ring *r)
+{
+	struct tp_garbage *g = (struct tp_garbage *)r->data;
+
+	if (!g)
+		return;
+	if (r->size == t->cfg.ring_min && t->pool.ring_count < t->pool.spare + RINGS_KEPT) {
+		g->next = t->pool.rings;
+		t->pool.rings = g;
+		t->pool.ring_count++;
+	} else {
+		tp_pool_discard(t, r->data, r->size);
+	}
+	r->data = NULL;
+	r->size = 0;
+}
+
+struct tp_reorder *tp_pool_reorder(struct tp *t)
+{
+	struct tp_reorder *r = t->pool.reorders;
+
+	if (!r) {
+		t->stats.pool_empty++;
+		return NULL;
+	}
+	t->pool.reorders = r->next_free;
+	memset(&r->have, 0, sizeof r->have);
+	return r;
+}
+
+void tp_pool_reorder_put(struct tp *t, struct tp_reorder *r)
+{
+	r->next_free = t->pool.reorders;
+	t->pool.reorders = r;
+}
+
+void tp_pool_discard(struct tp *t, void *p, size_t size)
+{
+	struct tp_garbage *g = p;
+
+	g->size = size;
+	g->next = t->pool.garbage;
+	t->pool.garbage = g;
+}
+
+static void free_list(struct tp *t, struct tp_garbage *g)
+{
+	while (g) {
+		struct tp_garbage *next = g->next;
+
+		t->ops.free(t->ctx, g, g->size);
+		g = next;
+	}
+}
+
+void tp_pool_trim(struct tp *t)
+{
+	struct tp_garbage *g = t->pool.garbage;
+
+	t->pool.garbage = NULL;
+	free_list(t, g);
+}
+
+void tp_pool_each(struct tp *t, void (*end)(struct tp_conn *c))
+{
+	for (struct tp_garbage *slab = t->pool.slabs; slab; slab = slab->next) {
+		struct tp_conn *c = (struct tp_conn *)((char *)slab + SLAB_HEAD);
+
+		for (int i = 0; i < SLAB_CONNS; i++)
+			if (c[i].state != CONN_FREE)
+				end(&c[i]);
+	}
+}
+
+void tp_pool_destroy(struct tp *t)
+{
+	struct tp_ring r;
+	struct tp_reorder *o;
+
+	while (tp_pool_ring(t, &r))
+		t->ops.free(t->ctx, r.data, r.size);
+	while ((o = t->pool.reorders)) {
+		t->pool.reorders = o->next_free;
+		t->ops.free(t->ctx, o, sizeof *o);
+	}
+	tp_pool_trim(t);
+	free_list(t, t->pool.slabs);
+}
+
+void tp_refill(struct tp *t)
+{
+	tp_pool_trim(t);
+	tp_pool_fill(
+		t, t->pool.spare, t->pool.spare); /* short of memory: the INITs that find none are repeated */
+}

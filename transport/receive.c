@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * receive: a DATA packet's bytes go straight to their place in the ring, in whatever order packets come; what
+ * the reader may see ends where the first missing packet begins. A packet number says how packets follow each
+ * other, an offset where bytes belong; a peer whose offsets contradict its packet numbers, or leave the
+ * window, has broken the protocol and loses this connection. Bytes below the contiguous edge are never
+ * written again.
+ */
+#include <errno.h>
+
+#include "transport/conn.h"
+
+static bool violation(struct tp_conn *c)
+{
+	c->tp->stats.rx_out_of_window++;
+	tp_conn_abort(c, WIRE_RESET_PROTOCOL, -ECONNRESET);
+	return false;
+}
+
+static void place(struct tp_conn *c, const struct wire_packet *p)
+{
+	if (c->rcv.data && !c->read_shut)
+		tp_ring_put(&c->rcv, p->offset, p->payload, p->payload_len);
+}
+
+static void advance(struct tp_conn *c, size_t len, bool fin, unsigned *events)
+{
+	c->rcv_nxt++;
+	c->rcv_off += len;
+	c->bytes_received = c->rcv_off;
+	if (c->read_shut)
+		c->rcv_read = c->rcv_off;
+	if (fin)
+		c->rcv_fin = true;
+	*events |= TP_EV_READABLE;
+}
+
+/* Packets that came early and whose turn it is now. */
+static bool drain_early(struct tp_conn *c, unsigned *events)
+{
+	struct tp_reorder *r = c->reorder;
+
+	while (c->rcv_nxt < c->rcv_high && tp_bits_test(&r->have, c->rcv_nxt)) {
+		const struct tp_early *e = &r->early[c->rcv_nxt % TP_BITS];
+
+		if (e->off != (uint32_t)c->rcv_off || c->rcv_fin)
+			return violation(c);
+		tp_bits_clear(&r->have, c->rcv_nxt);
+		advance(c, e->len, e->fin, events);
+	}
+	if (c->rcv_nxt < c->rcv_high)
+		return true;
+	tp_pool_reorder_put(c->tp, r);
+	c->reorder = NULL;
+	return true;
+}
+
+/* ahead: how many packets before it are missing. */
+static bool receive_early(struct tp_conn *c, const struct wire_packet *p, uint32_t ahead)
+{
+	uint64_t psn = c->rcv_nxt + ahead;
+	struct tp_reorder *r = c->reorder;
+	struct tp_early *e;
+
+	if (ahead >= c->rcv_window) {
+		c->tp->stats.rx_out_of_window++;
+		return true;
+	}
+	if (p->offset < c->rcv_off + ahead) /* every packet but the last carries a byte at least */
+		return violation(c);
+	if (!r) {
+		r = c->reorder = tp_pool_reorder(c->tp);
+		if (!r)
+			return true; /* as if it were lost */
+		c->rcv_high = psn;
+	}
+	if (tp_bits_test(&r->have, psn)) {
+		c->tp->stats.rx_duplicate++;
+		return true;
+	}
+	tp_bits_set(&r->have, psn);
+	if (psn >= c->rcv_high)
+		c->rcv_high = psn + 1;
+	e = &r->early[psn % TP_BITS];
+	e->off = (uint32_t)p->offset;
+	e->len = (uint16_t)p->payload_len;
+	e->fin = (p->flags & WIRE_F_FIN) != 0;
+	place(c, p);
+	return true;
+}
+
+bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *events)
+{
+	int32_t ahead = (int32_t)(p->psn - (uint32_t)c->rcv_nxt);
+	bool fin = p->flags & WIRE_F_FIN;
+
+	if (__builtin_expect(ahead < 0, 0)) {
+		c->tp->stats.rx_duplicate++;
+		tp_ack_soon(c);
+		return true;
+	}
+	if (c->rcv_fin || p->offset > c->rcv_limit || p->payload_len > c->rcv_limit - p->offset)
+		return violation(c);
+	if (__builtin_expect(c->reset_on_data, 0) && p->payload_len) {
+		tp_conn_abort(c, WIRE_RESET_CLOSED, -ECONNRESET);
+		return false;
+	}
+	if (__builtin_expect(ahead, 0)) {
+		tp_ack_soon(c);
+		return receive_early(c, p, (uint32_t)ahead);
+	}
+	if (p->offset != c->rcv_off)
+		return violation(c);
+	place(c, p);
+	advance(c, p->payload_len, fin, events);
+	if (__builtin_expect(c->reorder != NULL, 0)) {
+		tp_ack_soon(c);
+		return drain_early(c, events);
+	}
+	if (fin || p->flags & WIRE_F_ACKREQ || ++c->ack_pending >= TP_ACK_EVERY)
+		tp_ack_soon(c);
+	else
+		tp_ack_later(c, c->tp->now);
+	return true;
+}
+
+/* The ring becomes four times as large, up to its bound. */
+static void grow(struct tp_conn *c)
+{
+	struct tp *t = c->tp;
+	struct tp_ring bigger = {.size = c->rcv.size < c->rcv_max / 4 ? c->rcv.size * 4 : c->rcv_max};
+
+	bigger.data = t->ops.alloc(t->ctx, bigger.size);
+	if (!bigger.data)
+		return;
+	tp_ring_move(&bigger, &c->rcv, c->rcv_read, c->rcv_limit - c->rcv_read);
+	tp_pool_discard(t, c->rcv.data, c->rcv.size);
+	tp_pool_trim(t);
+	c->rcv = bigger;
+}
+
+void tp_grow(struct tp_conn *c)
+{
+	if (!c->limited || c->state != CONN_OPEN || c->read_shut)
+		return;
+	c->limited = false;
+	if (c->rcv.size < c->rcv_max && c->rcv_off - c->rcv_read <= c->rcv.size / 2)
+		grow(c);
+}
+
+/* The reader has moved on: tells the peer once it is worth a word. */
+void tp_receive_window(struct tp_conn *c)
+{
+	uint64_t freed;
+
+	if (__builtin_expect(c->limited, 0))
+		tp_grow(c);
+	freed = c->rcv_read + c->rcv.size - c->rcv_limit;
+	if (freed < c->rcv.size / 4 || c->rcv_fin || c->state != CONN_OPEN)
+		return;
+	if (c->rcv_limit - c->rcv_off < c->rcv.size / 2)
+		tp_ack_soon(c); /* the peer may be waiting for it */
+	else
+		tp_ack_later(c, c->tp->now);
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * ring: a byte stream's window in memory. A byte lives at its absolute stream offset modulo the size, a power
+ * of two; who may touch which range is the owner's business.
+ */
+#ifndef SD_TRANSPORT_RING_H
+#define SD_TRANSPORT_RING_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+struct tp_ring {
+	uint8_t *data;
+	uint32_t size;
+};
+
+static inline void tp_ring_put(const struct tp_ring *r, uint64_t off, const void *src, size_t len)
+{
+	size_t at = off & (r->size - 1), first = r->size - at;
+
+	if (__builtin_expect(len <= first, 1)) {
+		memcpy(r->data + at, src, len);
+		return;
+	}
+	memcpy(r->data + at, src, first);
+	memcpy(r->data, (const uint8_t *)src + first, len - first);
+}
+
+static inline void tp_ring_get(const struct tp_ring *r, uint64_t off, void *dst, size_t len)
+{
+	size_t at = off & (r->size - 1), first = r->size - at;
+
+	if (__builtin_expect(len <= first, 1)) {
+		memcpy(dst, r->data + at, len);
+		return;
+	}
+	memcpy(dst, r->data + at, first);
+	memcpy((uint8_t *)dst + first, r->data, len - first);
+}
+
+/* Copies [off, off + len) of one ring to the same offsets of another, larger one. */
+static inline void tp_ring_move(
+	const struct tp_ring *to, const struct tp_ring *from, uint64_t off, size_t len)
+{
+	size_t at = off & (from->size - 1), first = from->size - at;
+
+	if (first > len)
+		first = len;
+	tp_ring_put(to, off, from->data + at, first);
+	tp_ring_put(to, off + first, from->data, len - first);
+}
+
+#endif
