@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* attach: the slow part of an ethdev port: finding the device, settling what it can do, starting and removing
+ * it. */
+#include <errno.h>
+#include <net/if.h>
+#include <rte_bus_vdev.h>
+#include <rte_dev.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_mbuf.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "drivers/dpdk/devargs.h"
+#include "drivers/dpdk/ethdev.h"
+#include "drivers/dpdk/events.h"
+#include "drivers/dpdk/manners.h"
+#include "drivers/dpdk/standin.h"
+
+enum {
+	DEFAULT_MTU = 1500,
+	DEFAULT_DESCRIPTORS = 1024,
+	POOL_CACHE = 256,
+	POOL_EXTRA = 1024, /* frames that the caller, the cache and bursts hold */
+	FRAME_EXTRA = 64,
+	MAX_FRAME = 65535 - RTE_PKTMBUF_HEADROOM,
+};
+
+static int fail(int code, char *err, size_t err_len, const struct port_config *cfg, const char *what)
+{
+	switch (code) {
+	case -EBUSY:
+	case -EEXIST:
+		snprintf(
+			err, err_len, "%s: in use already; give this process a port of its own", cfg->device);
+		return -EBUSY;
+	case -EACCES:
+		snprintf(err, err_len, "%s: %s: not permitted; run as root or grant access to the device",
+			cfg->device, what);
+		return -EPERM;
+	case -EPERM: /* drivers return -1 for all sorts of reasons */
+		snprintf(err, err_len, "%s: %s; SANDIRECT_LOG=debug says why%s", cfg->device, what,
+			geteuid() ? ", or try as root" : "");
+		return -ENODEV;
+	case -ENOMEM:
+		snprintf(err, err_len,
+			"%s: %s: out of memory; more hugepages, fewer descriptors or a smaller MTU",
+			cfg->device, what);
+		return -ENOMEM;
+	default:
+		snprintf(err, err_len, "%s: %s: %s; SANDIRECT_LOG=debug says why", cfg->device, what,
+			strerror(-code));
+		return code == -EINVAL || code == -ENOTSUP ? -EINVAL : -ENODEV;
+	}
+}
+
+static int probe(struct eth_port *e, const struct port_config *cfg, char *err, size_t err_len)
+{
+	struct rte_dev_iterator it;
+	uint16_t id;
+	int r = rte_dev_probe(cfg->device);
+
+	if (r)
+		return fail(r, err, err_len, cfg, "cannot attach");
+	RTE_ETH_FOREACH_MATCHING_DEV(id, cfg->device, &it)
+	{
+		e->id = id;
+		rte_eth_iterator_cleanup(&it);
+		return 0;
+	}
+	return fail(-ENODEV, err, err_len, cfg, "the device has no Ethernet port");
+}
+
+/* The MTU of the kernel's interface that the device is tied to; 0: none is. */
+static unsigned interface_mtu(unsigned index)
+{
+	struct ifreq req = {0};
+	int fd, r = -1;
+
+	if (!index || !if_indextoname(index, req.ifr_name))
+		return 0;
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0) {
+		r = ioctl(fd, SIOCGIFMTU, &req);
+		close(fd);
+	}
+	return r ? 0 : (unsigned)req.ifr_mtu;
+}
+
+/*
+ * Settles the MTU: at most what was asked for. Drivers of software devices give Ethernet's usual limit, and
+ * ethdev insists on it, though none of them keeps to it: ethdev is told what it likes to hear.
+ */
+static uint16_t choose_mtu(
+	struct eth_port *e, const struct port_config *cfg, const struct rte_eth_dev_info *info)
+{
+	unsigned want = cfg->mtu ? cfg->mtu : DEFAULT_MTU, most = interface_mtu(info->if_index), nominal;
+
+	if (info->max_mtu && want > info->max_mtu)
+		want = info->max_mtu;
+	if (most && want > most)
+		want = most;
+	if (want > MAX_FRAME - FRAME_EXTRA)
+		want = MAX_FRAME - FRAME_EXTRA;
+	e->mtu = (uint16_t)want;
+	nominal = info->max_rx_pktlen - RTE_ETHER_HDR_LEN - RTE_ETHER_CRC_LEN;
+	return (uint16_t)(info->max_mtu == UINT16_MAX && nominal < want ? nominal : want);
+}
+
+static int configure(struct eth_port *e, const struct port_config *cfg, const struct rte_eth_dev_info *info)
+{
+	struct rte_eth_conf conf = {0};
+	int r = -EINVAL;
+
+	conf.rxmode.mtu = choose_mtu(e, cfg, info);
+	conf.rxmode.offloads =
+		info->rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM);
+	conf.txmode.offloads = info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+	for (int intr = 1; intr >= 0 && r; intr--) {
+		conf.intr_conf.rxq = (uint32_t)intr;
+		r = rte_eth_dev_configure(e->id, 1, 1, &conf);
+	}
+	if (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_UDP_CKSUM)
+		e->caps |= PORT_CAP_RX_CSUM;
+	if (conf.txmode.offloads) {
+		e->caps |= PORT_CAP_TX_CSUM;
+		e->tx_csum_v4 = RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_UDP_CKSUM;
+		e->tx_csum_v6 = RTE_MBUF_F_TX_IPV6 | RTE_MBUF_F_TX_UDP_CKSUM;
+	}
+	return r;
+}
+
+/* Once: later attachments use the same. */
+static int create_pool(struct eth_port *e, const char *device, unsigned descriptors)
+{
+	static _Atomic unsigned serial;
+	unsigned room = RTE_ALIGN_CEIL(e->mtu + FRAME_EXTRA, 64);
+	char name[32];
+
+	if (e->pool)
+		return 0;
+	if (room < RTE_MBUF_DEFAULT_DATAROOM)
+		room = RTE_MBUF_DEFAULT_DATAROOM;
+	if (room < devargs_frame_room(device))
+		room = devargs_frame_room(device);
+	if (room > MAX_FRAME)
+		room = MAX_FRAME;
+	e->capacity = room;
+	snprintf(name, sizeof name, "sandirect-%u", serial++);
+	e->pool = rte_pktmbuf_pool_create(name, descriptors + POOL_EXTRA, POOL_CACHE, 0,
+		(uint16_t)(room + RTE_PKTMBUF_HEADROOM), rte_eth_dev_socket_id(e->id));
+	if (!e->pool)
+		return -rte_errno;
+	e->cache = rte_mempool_default_cache(e->pool, rte_get_main_lcore());
+	return 0;
+}
+
+/* The device's address, ours on the device, or just ours where the device does not filter. */
+static void set_mac(struct eth_port *e, const struct port_config *cfg)
+{
+	static const uint8_t none[6];
+	struct rte_ether_addr mac;
+
+	rte_eth_macaddr_get(e->id, &mac);
+	if (memcmp(e->mac, none, sizeof none)) { /* attached before: peers know this one */
+		memcpy(mac.addr_bytes, e->mac, sizeof e->mac);
+	} else if (memcmp(cfg->mac, none, sizeof none)) {
+		memcpy(mac.addr_bytes, cfg->mac, sizeof cfg->mac);
+	} else if (!strcmp(e->driver, "net_vhost")) { /* has the same address everywhere */
+		if (getrandom(mac.addr_bytes, sizeof mac.addr_bytes, 0) < 0)
+			mac.addr_bytes[5] = (uint8_t)getpid();
+		mac.addr_bytes[0] = 0x02;
+	}
+	memcpy(e->mac, mac.addr_bytes, sizeof e->mac);
+	if (rte_eth_dev_default_mac_addr_set(e->id, &mac))
+		rte_eth_promiscuous_enable(e->id);
+}
+
+static int start(struct eth_port *e, const struct port_config *cfg, char *err, size_t err_len)
+{
+	uint16_t rx = (uint16_t)(cfg->rx_descriptors ? cfg->rx_descriptors : DEFAULT_DESCRIPTORS);
+	uint16_t tx = (uint16_t)(cfg->tx_descriptors ? cfg->tx_descriptors : DEFAULT_DESCRIPTORS);
+	struct rte_eth_dev_info info;
+	int socket = rte_eth_dev_socket_id(e->id), r;
+
+	r = rte_eth_dev_info_get(e->id, &info);
+	if (r)
+		return fail(r, err, err_len, cfg, "no information");
+	e->device = info.device;
+	e->if_index = info.if_index;
+	e->packet_fd = manners_packet_socket();
+	e->caps = PORT_CAP_BROADCAST | PORT_CAP_LINK;
+	snprintf(e->driver, sizeof e->driver, "%s", info.driver_name);
+	r = configure(e, cfg, &info);
+	if (r)
+		return fail(r, err, err_len, cfg, "cannot configure");
+	rte_eth_dev_adjust_nb_rx_tx_desc(e->id, &rx, &tx);
+	r = create_pool(e, cfg->device, rx + tx);
+	if (!r)
+		r = rte_eth_rx_queue_setup(e->id, 0, rx, (unsigned)socket, NULL, e->pool);
+	if (!r)
+		r = rte_eth_tx_queue_setup(e->id, 0, tx, (unsigned)socket, NULL);
+	if (r)
+		return fail(r, err, err_len, cfg, "cannot set up queues");
+	set_mac(e, cfg);
+	r = rte_eth_dev_start(e->id);
+	if (r)
+		return fail(r, err, err_len, cfg, "cannot start");
+	e->started = true;
+	standin_leave();
+	rte_eth_link_get_nowait(e->id, &e->link);
+	eth_find_interrupt(e);
+	return 0;
+}
+
+int eth_attach(struct eth_port *e, char *err, size_t err_len)
+{
+	int r = probe(e, &e->cfg, err, err_len);
+
+	if (!r)
+		r = start(e, &e->cfg, err, err_len);
+	standin_leave();
+	if (r)
+		eth_detach(e);
+	return r;
+}
+
+void eth_detach(struct eth_port *e)
+{
+	events_run(); /* nothing is left to be done for this device later */
+	if (e->started)
+		rte_eth_dev_stop(e->id);
+	if (e->device) {
+		rte_eth_dev_close(e->id);
+		rte_dev_remove(e->device);
+	}
+	e->started = false;
+	e->device = NULL;
+	e->link = (struct rte_eth_link){.link_status = RTE_ETH_LINK_DOWN};
+	e->intr_fd = e->packet_fd = -1;
+	e->caps &= ~(uint32_t)PORT_CAP_RX_INTR;
+}

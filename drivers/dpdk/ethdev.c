@@ -1,0 +1,533 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * ethdev: any DPDK port behind the port SPI, with one queue each way. Frames are mbufs whose data room holds
+ * a whole frame. The fast calls do nothing but fill arrays for the driver; opening and link_poll run the
+ * driver's slow code with signals blocked. Owned by one thread at a time, which need not be the same always:
+ * the mempool's cache follows the port, not the thread (see eal_adopt_thread).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <poll.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "drivers/dpdk/devargs.h"
+#include "drivers/dpdk/eal.h"
+#include "drivers/dpdk/ethdev.h"
+#include "drivers/dpdk/events.h"
+#include "drivers/dpdk/manners.h"
+#include "drivers/dpdk/peer.h"
+#include "drivers/port.h"
+
+enum {
+	BURST = 64,
+	INTR_STRIKES = 16,  /* frames without their wake-up until the interrupt is given up */
+	MEETING_TIME = 500, /* ms for a connection to bring the link up, before it is tried anew */
+};
+
+static struct eth_port *eth_of(struct port *p)
+{
+	return (struct eth_port *)p;
+}
+
+/* --- the fast calls --- */
+
+static inline void adopt_thread(void)
+{
+	/* One byte has room among the static ones, which take no call. */
+	static __thread bool adopted __attribute__((tls_model("initial-exec")));
+
+	if (__builtin_expect(!adopted, 0)) {
+		eal_adopt_thread();
+		adopted = true;
+	}
+}
+
+/* NONE means to DPDK: the sum in the frame is not complete, but the data are known to be good (a virtual peer
+ * that left the sum to us). */
+static inline uint32_t rx_flags(uint64_t ol_flags)
+{
+	uint64_t l4 = ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
+
+	if (l4 == RTE_MBUF_F_RX_L4_CKSUM_BAD ||
+		(ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_BAD)
+		return PORT_RX_CSUM_BAD;
+	return l4 == RTE_MBUF_F_RX_L4_CKSUM_GOOD || l4 == RTE_MBUF_F_RX_L4_CKSUM_NONE ? PORT_RX_CSUM_OK : 0;
+}
+
+/* A frame came although the wake-up for which we armed did not: too often, and the interrupt is not to be
+ * relied on. */
+static void intr_strike(struct eth_port *e)
+{
+	if (e->intr_proven || ++e->intr_strikes < INTR_STRIKES)
+		return;
+	sd_warn("port %s: %s does not signal received frames; sleeping on a timer", e->name, e->driver);
+	e->intr_fd = -1;
+	e->caps &= ~(uint32_t)PORT_CAP_RX_INTR;
+}
+
+static unsigned eth_rx(struct port *p, struct port_frame *frames, unsigned max)
+{
+	struct eth_port *e = eth_of(p);
+	struct rte_mbuf *mbufs[BURST];
+	uint64_t bytes = 0;
+	unsigned out = 0;
+	uint16_t n;
+
+	if (__builtin_expect(!e->started, 0))
+		return 0;
+	adopt_thread();
+	n = rte_eth_rx_burst(e->id, 0, mbufs, (uint16_t)(max < BURST ? max : BURST));
+	if (!n) {
+		e->intr_missed = false;
+		return 0;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		struct rte_mbuf *m = mbufs[i];
+
+		if (__builtin_expect(m->nb_segs != 1, 0)) { /* longer than any frame of ours */
+			rte_pktmbuf_free(m);
+			e->stats.rx_errors++;
+			continue;
+		}
+		frames[out].data = rte_pktmbuf_mtod(m, uint8_t *);
+		frames[out].len = m->data_len;
+		frames[out].flags = rx_flags(m->ol_flags);
+		frames[out].handle = m;
+		rte_prefetch0(frames[out].data);
+		bytes += m->data_len;
+		out++;
+	}
+	e->stats.rx_bytes += bytes;
+	e->stats.rx_frames += out;
+	if (__builtin_expect(e->intr_missed, 0)) {
+		e->intr_missed = false;
+		intr_strike(e);
+	}
+	return out;
+}
+
+/* Ours alone, in one piece, and as the pool wants to have it back. */
+static inline bool is_plain(const struct eth_port *e, const struct rte_mbuf *m)
+{
+	return m->pool == e->pool && RTE_MBUF_DIRECT(m) && rte_mbuf_refcnt_read(m) == 1;
+}
+
+static void free_frames(struct eth_port *e, struct port_frame *frames, unsigned n)
+{
+	while (n) {
+		unsigned burst = n < BURST ? n : BURST, k = 0;
+		void *plain[BURST];
+
+		for (unsigned i = 0; i < burst; i++) {
+			struct rte_mbuf *m = frames[i].handle;
+
+			if (__builtin_expect(is_plain(e, m), 1))
+				plain[k++] = m;
+			else
+				rte_pktmbuf_free_seg(m);
+		}
+		rte_mempool_generic_put(e->pool, plain, k, e->cache);
+		frames += burst;
+		n -= burst;
+	}
+}
+
+static void eth_frames_done(struct port *p, struct port_frame *frames, unsigned n)
+{
+	free_frames(eth_of(p), frames, n);
+}
+
+/* An mbuf's buffer follows it in our pool: worked out, it need not be fetched. */
+static inline uint8_t *room_of(void *mbuf)
+{
+	return (uint8_t *)mbuf + sizeof(struct rte_mbuf);
+}
+
+static unsigned eth_tx_get(struct port *p, struct port_frame *frames, unsigned n)
+{
+	struct eth_port *e = eth_of(p);
+	void *mbufs[BURST];
+	unsigned got = 0;
+
+	if (__builtin_expect(!e->pool, 0))
+		return 0;
+	while (got < n) {
+		unsigned k = n - got < BURST ? n - got : BURST;
+
+		if (rte_mempool_generic_get(e->pool, mbufs, k, e->cache)) {
+			if (k == 1)
+				break;
+			n = got + k / 2; /* the pool is nearly empty: take what there is */
+			continue;
+		}
+		for (unsigned i = 0; i < k; i++, got++) {
+			/* What the pool does not keep as a fresh mbuf has it, eth_tx sets. */
+			frames[got].data =
+				(uint8_t *)mbufs[i] + sizeof(struct rte_mbuf) + RTE_PKTMBUF_HEADROOM;
+			frames[got].len = e->capacity;
+			frames[got].flags = 0;
+			frames[got].handle = mbufs[i];
+		}
+	}
+	return got;
+}
+
+/* What of the checksum the NIC is to do: our frames have no options and no extension headers. */
+static inline void ask_csum(const struct eth_port *e, struct rte_mbuf *m, const uint8_t *frame)
+{
+	bool v6 = frame[12] == 0x86;
+
+	m->tx_offload = rte_mbuf_tx_offload(14, v6 ? 40 : 20, 0, 0, 0, 0, 0);
+	m->ol_flags = v6 ? e->tx_csum_v6 : e->tx_csum_v4;
+}
+
+static unsigned eth_tx(struct port *p, struct port_frame *frames, unsigned n)
+{
+	struct eth_port *e = eth_of(p);
+	unsigned done = 0;
+
+	if (__builtin_expect(!e->started, 0))
+		return 0;
+	adopt_thread();
+	while (done < n) {
+		unsigned k = n - done < BURST ? n - done : BURST;
+		struct rte_mbuf *mbufs[BURST];
+		uint16_t taken;
+
+		for (unsigned i = 0; i < k; i++) {
+			const struct port_frame *f = &frames[done + i];
+			struct rte_mbuf *m = f->handle;
+
+			m->data_off = (uint16_t)(f->data - room_of(m));
+			m->data_len = (uint16_t)f->len;
+			m->pkt_len = f->len;
+			m->ol_flags = 0;
+			if (f->flags & PORT_TX_CSUM)
+				ask_csum(e, m, f->data);
+			e->stats.tx_bytes += f->len;
+			mbufs[i] = m;
+		}
+		taken = rte_eth_tx_burst(e->id, 0, mbufs, (uint16_t)k);
+		done += taken;
+		if (taken < k) {
+			for (unsigned i = taken; i < k; i++)
+				e->stats.tx_bytes -= mbufs[i]->pkt_len;
+			e->stats.tx_full++;
+			break;
+		}
+	}
+	e->stats.tx_frames += done;
+	return done;
+}
+
+/* --- sleeping --- */
+
+static int intr_kind(int fd)
+{
+	char link[64], text[64] = "";
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	if (readlink(link, text, sizeof text - 1) <= 0)
+		return INTR_OTHER;
+	return strstr(text, "eventfd") ? INTR_COUNTER : strstr(text, "eventpoll") ? INTR_SET : INTR_OTHER;
+}
+
+/* Takes the wake-up back; true if there was one, or there is no way to know. */
+static bool intr_consume(const struct eth_port *e)
+{
+	struct epoll_event event;
+	socklen_t len = sizeof(int);
+	uint64_t count;
+	int error;
+
+	switch (e->intr_kind) {
+	case INTR_COUNTER:
+		return read(e->intr_fd, &count, sizeof count) == sizeof count;
+	case INTR_SET:
+		return epoll_wait(e->intr_fd, &event, 1, 0) > 0;
+	case INTR_LEVEL: /* an error would wake for ever */
+		getsockopt(e->intr_fd, SOL_SOCKET, SO_ERROR, &error, &len);
+		return true;
+	default:
+		return true;
+	}
+}
+
+void eth_find_interrupt(struct eth_port *e)
+{
+	struct pollfd p = {.events = POLLIN};
+
+	e->intr_fd = -1;
+	e->caps &= ~(uint32_t)PORT_CAP_RX_INTR;
+	if (e->packet_fd >= 0) {
+		e->intr_fd = e->packet_fd;
+		e->intr_kind = INTR_LEVEL;
+		e->caps |= PORT_CAP_RX_INTR;
+		return;
+	}
+	p.fd = rte_eth_dev_rx_intr_ctl_q_get_fd(e->id, 0);
+	if (e->intr_strikes >= INTR_STRIKES || p.fd < 0 || poll(&p, 1, 0) < 0 ||
+		p.revents & (POLLNVAL | POLLERR))
+		return;
+	if (rte_eth_dev_rx_intr_enable(e->id, 0) || rte_eth_dev_rx_intr_disable(e->id, 0))
+		return;
+	e->intr_fd = p.fd;
+	e->intr_kind = intr_kind(p.fd);
+	if (e->intr_kind == INTR_COUNTER)
+		fcntl(p.fd, F_SETFL, fcntl(p.fd, F_GETFL) | O_NONBLOCK);
+	e->caps |= PORT_CAP_RX_INTR;
+}
+
+static int eth_wait_fd(struct port *p)
+{
+	struct eth_port *e = eth_of(p);
+
+	return e->intr_fd < 0 ? -ENOTSUP : e->intr_fd;
+}
+
+static int eth_arm(struct port *p)
+{
+	struct eth_port *e = eth_of(p);
+
+	if (e->intr_fd < 0)
+		return -ENOTSUP;
+	if (e->intr_kind == INTR_LEVEL)
+		return 0;
+	intr_consume(e); /* the peer may have been about to signal when we disarmed */
+	return rte_eth_dev_rx_intr_enable(e->id, 0) ? -ENOTSUP : 0;
+}
+
+static void eth_disarm(struct port *p)
+{
+	struct eth_port *e = eth_of(p);
+
+	if (e->intr_fd < 0)
+		return;
+	if (e->intr_kind != INTR_LEVEL)
+		rte_eth_dev_rx_intr_disable(e->id, 0);
+	e->intr_missed = !intr_consume(e);
+	if (!e->intr_missed && e->intr_kind <= INTR_SET)
+		e->intr_proven = true;
+}
+
+/* --- slow calls --- */
+
+static bool is_up(const struct eth_port *e)
+{
+	return e->link.link_status == RTE_ETH_LINK_UP;
+}
+
+/* A device that connects only when it is started: attached when its peer is there, detached when that has
+ * gone. */
+static bool follow_peer(struct eth_port *e)
+{
+	uint64_t now = sd_clock_ns();
+	char err[256];
+
+	if (is_up(e) || !peer_is_sought(e->args))
+		return false;
+	if (e->started && now < e->down_since + MEETING_TIME * SD_MS)
+		return false;
+	eth_detach(e);
+	if (!peer_is_there(e->args))
+		return false;
+	if (!eth_attach(e, err, sizeof err)) {
+		e->down_since = now;
+		e->failing = false;
+		return true;
+	}
+	if (!e->failing)
+		sd_warn("port %s: %s", e->name, err);
+	e->failing = true;
+	return false;
+}
+
+/* net_af_packet says that its link is up, whatever the interface's is. */
+static bool interface_runs(const struct eth_port *e)
+{
+	struct ifreq req = {0};
+
+	return if_indextoname(e->if_index, req.ifr_name) && !ioctl(e->packet_fd, SIOCGIFFLAGS, &req) &&
+	       req.ifr_flags & IFF_RUNNING;
+}
+
+/* Some drivers act on what they see there, by means of an event. */
+static void look_at_link(struct eth_port *e)
+{
+	events_run();
+	if (!e->started)
+		return;
+	rte_eth_link_get_nowait(e->id, &e->link);
+	events_run();
+	rte_eth_link_get_nowait(e->id, &e->link);
+	if (e->packet_fd >= 0 && !interface_runs(e))
+		e->link.link_status = RTE_ETH_LINK_DOWN;
+}
+
+static bool eth_link_poll(struct port *p)
+{
+	struct eth_port *e = eth_of(p);
+	bool was_up = is_up(e), attached;
+	sigset_t mask;
+
+	manners_enter(&mask);
+	look_at_link(e);
+	if (was_up && !is_up(e))
+		e->down_since = sd_clock_ns();
+	attached = follow_peer(e);
+	if (attached)
+		look_at_link(e);
+	if (is_up(e) != was_up)
+		eth_find_interrupt(e);
+	manners_leave(&mask);
+	return attached || is_up(e) != was_up;
+}
+
+static void eth_info(struct port *p, struct port_info *out)
+{
+	struct eth_port *e = eth_of(p);
+
+	*out = (struct port_info){
+		.name = e->name,
+		.driver = e->driver,
+		.mtu = e->mtu,
+		.numa_node = e->started ? rte_eth_dev_socket_id(e->id) : -1,
+		.caps = e->caps,
+		.link_up = is_up(e),
+	};
+	memcpy(out->mac, e->mac, sizeof out->mac);
+}
+
+static void eth_stats(struct port *p, struct port_stats *out)
+{
+	struct eth_port *e = eth_of(p);
+	struct rte_eth_stats hw;
+
+	*out = e->stats;
+	if (e->started && !rte_eth_stats_get(e->id, &hw)) {
+		out->rx_missed = hw.imissed + hw.rx_nombuf;
+		out->rx_errors += hw.ierrors;
+	}
+}
+
+static void eth_close(struct port *p)
+{
+	struct eth_port *e = eth_of(p);
+	sigset_t mask;
+
+	manners_enter(&mask);
+	eth_detach(e);
+	rte_mempool_free(e->pool);
+	manners_leave(&mask);
+	free(e);
+}
+
+static const struct port_ops eth_ops = {
+	.size = sizeof(struct port_ops),
+	.name = "ethdev",
+	.rx = eth_rx,
+	.rx_done = eth_frames_done,
+	.tx_get = eth_tx_get,
+	.tx_put = eth_frames_done,
+	.tx = eth_tx,
+	.wait_fd = eth_wait_fd,
+	.arm = eth_arm,
+	.disarm = eth_disarm,
+	.link_poll = eth_link_poll,
+	.info = eth_info,
+	.stats = eth_stats,
+	.close = eth_close,
+};
+
+/* --- opening --- */
+
+/* A device that seeks its peer may have to wait for it: then the port is there, with its link down. */
+static int open_device(struct eth_port *e, char *err, size_t err_len)
+{
+	sigset_t mask;
+	int r;
+
+	if (!peer_is_there(e->args))
+		return 0;
+	manners_enter(&mask);
+	r = eth_attach(e, err, err_len);
+	if (!r)
+		look_at_link(e);
+	e->down_since = sd_clock_ns();
+	manners_leave(&mask);
+	return r;
+}
+
+static struct eth_port *make(const struct port_config *cfg)
+{
+	struct eth_port *e = calloc(1, sizeof *e);
+
+	if (!e)
+		return NULL;
+	e->base.ops = &eth_ops;
+	e->intr_fd = e->packet_fd = -1;
+	e->caps = PORT_CAP_BROADCAST | PORT_CAP_LINK;
+	snprintf(e->name, sizeof e->name, "%s", cfg->name ? cfg->name : cfg->device);
+	e->cfg = *cfg;
+	e->cfg.name = e->name;
+	e->cfg.device = e->args;
+	e->cfg.eal_args = e->cfg.hugepages = NULL;
+	return e;
+}
+
+__attribute__((visibility("default"))) int port_ethdev_open(
+	const struct port_config *cfg, struct port **out, char *err, size_t err_len)
+{
+	struct eth_port *e;
+	int r = manners_teach();
+
+	if (r)
+		snprintf(err, err_len, "cannot prepare DPDK's libraries: %s", strerror(-r));
+	if (!r)
+		r = devargs_check(cfg, err, err_len);
+	if (!r)
+		r = peer_make_way(cfg->device, err, err_len);
+	if (!r)
+		r = eal_start(cfg, err, err_len);
+	if (r)
+		return r;
+	e = make(cfg);
+	if (!e) {
+		snprintf(err, err_len, "%s: out of memory", cfg->device);
+		return -ENOMEM;
+	}
+	r = devargs_complete(cfg, e->args, sizeof e->args);
+	if (r)
+		snprintf(err, err_len, "%s: too long", cfg->device);
+	else
+		r = open_device(e, err, err_len);
+	if (r) {
+		eth_close(&e->base);
+		return r;
+	}
+	*out = &e->base;
+	return 0;
+}
+
+__attribute__((visibility("default"))) void port_ethdev_set_fd_guard(port_fd_guard *guard, void *ctx)
+{
+	manners_set_guard(guard, ctx);
+}
+
+__attribute__((visibility("default"))) void port_ethdev_set_log(
+	enum sd_log_level level, sd_log_sink *sink, void *ctx)
+{
+	sd_log_open(level, sink, ctx);
+}

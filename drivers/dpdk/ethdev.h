@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* ethdev: a DPDK port, as the files that implement it share it. */
+#ifndef SD_DRIVERS_DPDK_ETHDEV_H
+#define SD_DRIVERS_DPDK_ETHDEV_H
+
+#include <rte_ethdev.h>
+#include <rte_mempool.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "drivers/port.h"
+
+struct eth_port {
+	struct port base;
+	uint16_t id;
+	uint32_t capacity;
+	struct rte_mempool *pool;
+	struct rte_mempool_cache *cache; /* the pool's, which the driver uses too */
+	uint64_t tx_csum_v4, tx_csum_v6; /* mbuf flags for PORT_TX_CSUM */
+	/* Sleeping. */
+	int intr_fd; /* -1: none */
+	enum { INTR_COUNTER, INTR_SET, INTR_LEVEL, INTR_OTHER } intr_kind;
+	bool intr_proven;
+	bool intr_missed; /* slept without a wake-up: a frame at hand now would have deserved one */
+	unsigned intr_strikes;
+	struct port_stats stats;
+	/* Seldom used. */
+	struct rte_device *device;
+	struct rte_eth_link link;
+	int packet_fd; /* net_af_packet's socket, or -1 */
+	unsigned if_index;
+	uint32_t caps;
+	uint16_t mtu;
+	uint8_t mac[6];
+	bool started;
+	bool failing;		/* attaching failed, and that has been said */
+	uint64_t down_since;	/* when the link was lost or the device attached */
+	struct port_config cfg; /* its device is args, its name is name, other strings are gone */
+	char args[512];
+	char name[64], driver[64];
+};
+
+/*
+ * Attaches the device that e->cfg names and starts it; on the first time also makes the pool, which stays:
+ * frames may be out while the device is not attached. 0 or a negative error with one line in err. Signals are
+ * blocked.
+ */
+int eth_attach(struct eth_port *e, char *err, size_t err_len);
+/* Takes the device away, if it is there; sends and receives nothing then. */
+void eth_detach(struct eth_port *e);
+/* Tries what can be tried of the interrupt without a frame: is there a descriptor, does the driver switch it
+ * on? */
+void eth_find_interrupt(struct eth_port *e);
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * port: opens a port by its name in the configuration. DPDK devices come from a shared module that is loaded
+ * on first use, so programs that never open one do not carry DPDK. The module is looked for beside the
+ * library that this code is part of, and is never unloaded: the EAL leaves threads behind. A lock covers the
+ * loading; everything else belongs to the caller.
+ */
+#include "drivers/port.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "drivers/fault.h"
+
+#define BACKEND "libsandirect-dpdk.so"
+
+typedef int open_fn(const struct port_config *cfg, struct port **out, char *err, size_t err_len);
+typedef void set_guard_fn(port_fd_guard *guard, void *ctx);
+typedef void set_log_fn(enum sd_log_level level, sd_log_sink *sink, void *ctx);
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static open_fn *backend_open;
+static set_guard_fn *backend_set_guard;
+static port_fd_guard *fd_guard;
+static void *fd_guard_ctx;
+
+/* The backend in dir/below, if that is a file. */
+static bool backend_in(const char *dir, const char *below, char *path, size_t len)
+{
+	int n = snprintf(path, len, "%s/%s" BACKEND, dir, below);
+
+	return n > 0 && (size_t)n < len && !access(path, R_OK);
+}
+
+static void backend_path(char *path, size_t len)
+{
+	const char *override = secure_getenv("SANDIRECT_DPDK_BACKEND");
+	Dl_info self;
+	char dir[1024], *slash;
+
+	if (override) {
+		snprintf(path, len, "%s", override);
+		return;
+	}
+	if (dladdr((void *)backend_path, &self) && self.dli_fname && strlen(self.dli_fname) < sizeof dir) {
+		strcpy(dir, self.dli_fname);
+		slash = strrchr(dir, '/');
+		if (slash) {
+			*slash = 0;
+			/* Installed together, or in a build tree. */
+			if (backend_in(dir, "", path, len) || backend_in(dir, "../drivers/", path, len) ||
+				backend_in(dir, "../../drivers/", path, len))
+				return;
+		}
+	}
+	if (backend_in(SD_LIBDIR, "", path, len))
+		return;
+	snprintf(path, len, BACKEND);
+}
+
+/* The backend's messages join ours. */
+static void relay_log(void *ctx, enum sd_log_level level, const char *line)
+{
+	sd_log(level, "%s", line);
+}
+
+static void connect_log(set_log_fn *set_log)
+{
+	enum sd_log_level level = SD_LOG_DEBUG;
+
+	while (level > SD_LOG_ERROR && !sd_log_enabled(level))
+		level--;
+	set_log(level, relay_log, NULL);
+}
+
+static int load_backend(char *err, size_t err_len)
+{
+	char path[1280];
+	set_log_fn *set_log;
+	void *handle;
+
+	if (backend_open)
+		return 0;
+	backend_path(path, sizeof path);
+	handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+	if (!handle) {
+		snprintf(err, err_len, "no DPDK support: %s; install it, or use device = udp", dlerror());
+		return -ENOTSUP;
+	}
+	backend_set_guard = (set_guard_fn *)dlsym(handle, "port_ethdev_set_fd_guard");
+	set_log = (set_log_fn *)dlsym(handle, "port_ethdev_set_log");
+	backend_open = (open_fn *)dlsym(handle, "port_ethdev_open");
+	if (!backend_open || !backend_set_guard || !set_log) {
+		backend_open = NULL;
+		snprintf(err, err_len, "%s is not a Sandirect backend of this version; install it again",
+			path);
+		return -ENOTSUP;
+	}
+	connect_log(set_log);
+	backend_set_guard(fd_guard, fd_guard_ctx);
+	return 0;
+}
+
+void port_set_fd_guard(port_fd_guard *guard, void *ctx)
+{
+	pthread_mutex_lock(&lock);
+	fd_guard = guard;
+	fd_guard_ctx = ctx;
+	if (backend_set_guard)
+		backend_set_guard(guard, ctx);
+	pthread_mutex_unlock(&lock);
+}
+
+void port_guard_fd(int fd, bool own)
+{
+	if (fd_guard)
+		fd_guard(fd_guard_ctx, fd, own);
+}
+
+static int open_device(const struct port_config *cfg, struct port **out, char *err, size_t err_len)
+{
+	int e;
+
+	if (!strcmp(cfg->device, "udp"))
+		return port_udp_open(cfg, out, err, err_len);
+	pthread_mutex_lock(&lock);
+	e = load_backend(err, err_len);
+	pthread_mutex_unlock(&lock);
+	return e ? e : backend_open(cfg, out, err, err_len);
+}
+
+int port_open(const struct port_config *cfg, struct port **out, char *err, size_t err_len)
+{
+	struct port_config full = {0};
+	struct port *inner;
+	int e;
+
+	memcpy(&full, cfg, cfg->size < sizeof full ? cfg->size : sizeof full);
+	full.size = sizeof full;
+	if (!full.device || !*full.device) {
+		snprintf(err, err_len, "no device; say device = udp or name a DPDK device");
+		return -EINVAL;
+	}
+	e = open_device(&full, &inner, err, err_len);
+	if (e)
+		return e;
+	if (!port_faults_any(&full.faults)) {
+		*out = inner;
+		return 0;
+	}
+	e = port_fault_open(inner, &full.faults, out);
+	if (e) {
+		snprintf(err, err_len, "no fault injection: %s", strerror(-e));
+		port_close(inner);
+	}
+	return e;
+}
