@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * arena: power-of-two blocks in memory that forked children do not get.
+ *
+ * Rings and connections live here: a fork then neither copies their page tables nor makes the parent's next
+ * write to them fault, and a child cannot corrupt them. One thread at a time (the domain's token).
+ */
+#ifndef SD_PROVIDER_ARENA_H
+#define SD_PROVIDER_ARENA_H
+
+#include <stddef.h>
+
+#define ARENA_CLASSES 32
+
+struct arena {
+	void *free[ARENA_CLASSES]; /* singly linked, by log2 of the size */
+	void *chunks;		   /* all chunks, for arena_close */
+	char *next, *end;	   /* the rest of the newest chunk */
+	size_t in_use;		   /* bytes handed out */
+};
+
+/* Zeroed memory of at least size bytes, aligned to the smaller of size and a page; NULL: none. */
+void *arena_alloc(struct arena *a, size_t size);
+void arena_free(struct arena *a, void *p, size_t size);
+/* Unmaps all but blocks of more than a MiB, which have to be freed one by one. */
+void arena_close(struct arena *a);
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The domain's slots of providers that do nothing in the background. */
+#include <errno.h>
+
+#include "provider/provider.h"
+
+unsigned pv_no_progress(struct pv *p, uint64_t now)
+{
+	return 0;
+}
+
+uint64_t pv_no_deadline(struct pv *p)
+{
+	return UINT64_MAX;
+}
+
+int pv_no_arm(struct pv *p, uint64_t *max_sleep_ns)
+{
+	*max_sleep_ns = UINT64_MAX;
+	return -ENOTSUP;
+}
+
+void pv_no_disarm(struct pv *p)
+{
+}
+
+void pv_no_slow(struct pv *p, uint64_t now)
+{
+}
+
+unsigned pv_no_lingering(struct pv *p)
+{
+	return 0;
+}

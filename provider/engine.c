@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Bursts in, bursts out. Everything here is on the path of every packet: no allocation, lock or log. */
+#include "provider/engine.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+
+/* Room in front of a packet for any header; the frame then starts where its own header does. */
+#define HEADROOM	 ENCAP_MAX
+#define ENTROPY_PORT_MIN 49152u
+#define STUCK_NS	 (10 * SD_MS)
+#define LATE_NS		 (50 * SD_US) /* packets not looked for for so long tell nothing of the network's delay */
+
+static const uint8_t broadcast_mac[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+/* --- what the transport asks for --- */
+
+static void on_event(void *ctx, struct tp_conn *c, void *user, unsigned events)
+{
+	struct engine *e = ctx;
+
+	e->ops.event(e->ops.ctx, c, user, events);
+}
+
+static void on_acceptable(void *ctx, struct tp_listener *l, void *user)
+{
+	struct engine *e = ctx;
+
+	e->ops.acceptable(e->ops.ctx, user);
+}
+
+static bool on_reverse(void *ctx, const struct tp_rx *rx, struct tp_path *out)
+{
+	const uint8_t *eth = rx->frame;
+	struct sd_addr local = rx->local, peer = rx->peer;
+
+	local.port = out->local.port;
+	peer.port = out->peer.port;
+	engine_path(ctx, rx->port_index, &local, &peer, eth + 6, out);
+	return true;
+}
+
+static void on_found(void *ctx, const struct tp_found *f)
+{
+	struct engine *e = ctx;
+
+	resolver_found(&e->resolver, e->now, f);
+}
+
+static void *on_alloc(void *ctx, size_t size)
+{
+	struct engine *e = ctx;
+
+	return arena_alloc(&e->arena, size);
+}
+
+static void on_free(void *ctx, void *p, size_t size)
+{
+	struct engine *e = ctx;
+
+	arena_free(&e->arena, p, size);
+}
+
+static const struct tp_ops transport_ops = {
+	.size = sizeof transport_ops,
+	.event = on_event,
+	.acceptable = on_acceptable,
+	.reverse = on_reverse,
+	.found = on_found,
+	.alloc = on_alloc,
+	.free = on_free,
+};
+
+/* --- life --- */
+
+int engine_open(struct engine *e, struct tp_config *cfg, const struct resolver_config *rc,
+	const struct engine_ops *ops, uint64_t now)
+{
+	memset(e, 0, sizeof *e);
+	e->ops = *ops;
+	e->now = now;
+	e->verify_csum = !cfg->crc;
+	if (getrandom(cfg->seed, sizeof cfg->seed, 0) != sizeof cfg->seed ||
+		getrandom(cfg->node_key, sizeof cfg->node_key, 0) != sizeof cfg->node_key)
+		return -EIO;
+	resolver_open(&e->resolver, e, rc);
+	return tp_create(cfg, &transport_ops, e, now, &e->tp);
+}
+
+int engine_add_port(struct engine *e, struct port *port, int ifindex)
+{
+	struct engine_port *p = &e->ports[e->n_ports];
+
+	if (e->n_ports == ENGINE_MAX_PORTS)
+		return -ENOSPC;
+	p->port = port;
+	p->ifindex = ifindex;
+	port->ops->info(port, &p->info);
+	e->n_ports++;
+	return 0;
+}
+
+void engine_close(struct engine *e)
+{
+	if (e->tp)
+		tp_destroy(e->tp);
+	e->tp = NULL;
+	for (unsigned i = 0; i < e->n_ports; i++) {
+		struct engine_port *p = &e->ports[i];
+
+		p->port->ops->tx_put(p->port, p->spare, p->n_spare);
+		p->port->ops->tx_put(p->port, p->unsent, p->n_unsent);
+		port_close(p->port);
+	}
+	e->n_ports = 0;
+	resolver_close(&e->resolver);
+	arena_close(&e->arena);
+}
+
+void engine_path(const struct engine *e, unsigned index, const struct sd_addr *local,
+	const struct sd_addr *peer, const uint8_t *dst_mac, struct tp_path *out)
+{
+	const struct engine_port *p = &e->ports[index];
+	struct encap_flow f = {.src = *local, .dst = *peer, .ecn = 2};
+
+	memcpy(f.src_mac, p->info.mac, 6);
+	memcpy(f.dst_mac, dst_mac ? dst_mac : broadcast_mac, 6);
+	/* ECMP and RSS spread by the UDP source port: one per connection. */
+	f.src.port = ENTROPY_PORT_MIN + (local->port * 31u + peer->port) % (65536u - ENTROPY_PORT_MIN);
+	f.dst.port = TP_UDP_PORT;
+	out->local = *local;
+	out->peer = *peer;
+	out->port_index = index;
+	out->hdr_len = encap_template(&f, out->hdr);
+	out->max_payload = p->info.mtu - (out->hdr_len - 14);
+}
+
+static bool is_own(const struct engine_port *p, const struct sd_addr *a)
+{
+	for (unsigned i = 0; i < p->n_addrs; i++) {
+		if (sd_addr_same_ip(&p->addrs[i], a))
+			return true;
+	}
+	return false;
+}
+
+static void announce(struct engine *e, unsigned index, const struct sd_addr *addr)
+{
+	struct sd_addr all = {.family = addr->family};
+	struct tp_path path;
+
+	if (!(e->ports[index].info.caps & PORT_CAP_BROADCAST))
+		return;
+	if (addr->family == 4) {
+		memset(all.ip, 0xff, 4);
+	} else {
+		/* ff02::1, all nodes of the link (RFC 4291 section 2.7.1) */
+		all.ip[0] = 0xff;
+		all.ip[1] = 0x02;
+		all.ip[15] = 0x01;
+	}
+	engine_path(e, index, addr, &all, NULL, &path);
+	tp_hello(e->tp, &path);
+}
+
+void engine_announce(struct engine *e)
+{
+	for (unsigned i = 0; i < e->n_ports; i++) {
+		for (unsigned j = 0; j < e->ports[i].n_addrs; j++)
+			announce(e, i, &e->ports[i].addrs[j]);
+	}
+}
+
+void engine_set_addrs(struct engine *e, unsigned index, const struct sd_addr *addrs, unsigned n)
+{
+	struct engine_port *p = &e->ports[index];
+	struct engine_port before = {.n_addrs = p->n_addrs};
+
+	if (n > ENGINE_MAX_ADDRS)
+		n = ENGINE_MAX_ADDRS;
+	memcpy(before.addrs, p->addrs, sizeof before.addrs);
+	if (n)
+		memcpy(p->addrs, addrs, n * sizeof *addrs);
+	p->n_addrs = n;
+	for (unsigned i = 0; i < n; i++) {
+		if (!is_own(&before, &addrs[i]))
+			announce(e, index, &addrs[i]);
+	}
+}
+
+void engine_poll_links(struct engine *e, uint64_t now)
+{
+	for (unsigned i = 0; i < e->n_ports; i++) {
+		struct engine_port *p = &e->ports[i];
+		bool was_up = p->info.link_up;
+
+		if (!p->port->ops->link_poll(p->port))
+			continue;
+		p->port->ops->info(p->port, &p->info);
+		if (p->info.link_up && !was_up)
+			engine_announce(e);
+	}
+	engine_flush(e, now);
+}
+
+/* --- packets --- */
+
+static bool is_for_all(const struct sd_addr *a)
+{
+	return a->family == 4 ? a->ip[0] == 0xff && a->ip[1] == 0xff && a->ip[2] == 0xff && a->ip[3] == 0xff
+			      : a->ip[0] == 0xff;
+}
+
+static void receive_frame(struct engine *e, unsigned index, const struct port_frame *f, uint64_t now)
+{
+	struct engine_port *p = &e->ports[index];
+	struct encap_view v;
+	struct tp_rx rx;
+
+	if (f->flags & PORT_RX_CSUM_BAD)
+		return;
+	if (encap_parse(f->data, f->len, TP_UDP_PORT, e->verify_csum && !(f->flags & PORT_RX_CSUM_OK), &v))
+		return;
+	if (!is_own(p, &v.flow.dst) && !is_for_all(&v.flow.dst)) {
+		e->stats.rx_foreign++;
+		return;
+	}
+	rx.local = v.flow.dst;
+	rx.peer = v.flow.src;
+	rx.frame = f->data;
+	rx.port_index = index;
+	rx.ce = v.ce;
+	rx.late = e->late;
+	tp_input(e->tp, now, v.payload, v.payload_len, &rx);
+}
+
+static unsigned receive(struct engine *e, unsigned index, uint64_t now)
+{
+	struct port *port = e->ports[index].port;
+	struct port_frame frames[ENGINE_BURST];
+	unsigned n = port->ops->rx(port, frames, ENGINE_BURST);
+
+	if (!n)
+		return 0;
+	for (unsigned i = 0; i < n; i++) {
+		if (i + 1 < n)
+			__builtin_prefetch(frames[i + 1].data);
+		receive_frame(e, index, &frames[i], now);
+	}
+	port->ops->rx_done(port, frames, n);
+	return n;
+}
+
+/* Hands frames to the NIC; what it does not take is kept, but not for long if there are other ports to serve.
+ */
+static void transmit(
+	struct engine *e, struct engine_port *p, struct port_frame *frames, unsigned n, uint64_t now)
+{
+	unsigned sent = p->port->ops->tx(p->port, frames, n);
+
+	p->n_unsent = 0;
+	if (__builtin_expect(sent == n, 1)) {
+		p->blocked_at = 0;
+		return;
+	}
+	if (sent || !p->blocked_at)
+		p->blocked_at = now;
+	if (e->n_ports > 1 && now - p->blocked_at > STUCK_NS) {
+		e->stats.tx_stuck += n - sent;
+		p->port->ops->tx_put(p->port, frames + sent, n - sent);
+		return;
+	}
+	memmove(p->unsent, frames + sent, (n - sent) * sizeof *frames);
+	p->n_unsent = n - sent;
+}
+
+/* A port whose link is down loses what it has, as a cable would. */
+static void drain_unsent(struct engine *e, struct engine_port *p, uint64_t now)
+{
+	if ((p->info.caps & PORT_CAP_LINK) && !p->info.link_up) {
+		e->stats.tx_link_down += p->n_unsent;
+		p->port->ops->tx_put(p->port, p->unsent, p->n_unsent);
+		p->n_unsent = 0;
+		return;
+	}
+	transmit(e, p, p->unsent, p->n_unsent, now);
+}
+
+/* False: what it has must leave first. */
+static bool may_take(struct engine *e, struct engine_port *p, uint64_t now)
+{
+	if (p->n_unsent)
+		drain_unsent(e, p, now);
+	return !p->n_unsent;
+}
+
+/* Has p a spare frame? Takes no more than may be needed: a frame that has just come back is still in the
+ * cache. */
+static bool refill(struct engine_port *p, unsigned want)
+{
+	if (!p->n_spare)
+		p->n_spare = p->port->ops->tx_get(p->port, p->spare, want);
+	return p->n_spare;
+}
+
+/* Builds one packet into a spare frame of port p; *index is the port that it is for. False: nothing due. */
+static bool build(
+	struct engine *e, struct engine_port *p, uint64_t now, struct port_frame *out, unsigned *index)
+{
+	const struct tp_path *path;
+	struct port_frame f = p->spare[p->n_spare - 1];
+	size_t len = tp_output(e->tp, now, f.data + HEADROOM, p->info.mtu, &path);
+
+	if (!len)
+		return false;
+	p->n_spare--;
+	f.data += HEADROOM - path->hdr_len;
+	memcpy(f.data, path->hdr, path->hdr_len);
+	f.len = path->hdr_len + len;
+	f.flags = p->info.caps & PORT_CAP_TX_CSUM ? PORT_TX_CSUM : 0;
+	encap_finish(f.data, path->hdr_len, len, f.flags);
+	*index = path->port_index;
+	*out = f;
+	return true;
+}
+
+/* The transport chose another port than was to be expected: the frame goes there as a copy. */
+static void move_frame(
+	struct engine *e, struct engine_port *from, struct port_frame *f, unsigned index, uint64_t now)
+{
+	struct engine_port *to = &e->ports[index];
+	struct port_frame copy;
+
+	if (may_take(e, to, now) && refill(to, 1)) {
+		copy = to->spare[--to->n_spare];
+		memcpy(copy.data, f->data, f->len);
+		copy.len = f->len;
+		copy.flags = to->info.caps & PORT_CAP_TX_CSUM ? f->flags : 0;
+		if (f->flags != copy.flags)
+			encap_finish_offload(copy.data, copy.len);
+		transmit(e, to, &copy, 1, now);
+	}
+	from->port->ops->tx_put(from->port, f, 1);
+}
+
+/* Fills burst with packets for port p, as long as it is p's turn. Returns how many were built in all. */
+static unsigned fill_burst(
+	struct engine *e, struct engine_port *p, uint64_t now, struct port_frame *burst, unsigned *n)
+{
+	const struct tp_path *next = tp_output_next(e->tp);
+	unsigned total = 0, index;
+
+	for (*n = 0; *n < ENGINE_BURST && next && p == &e->ports[next->port_index];
+		next = tp_output_next(e->tp)) {
+		if (!refill(p, *n + 1) || !build(e, p, now, &burst[*n], &index))
+			break;
+		if (p == &e->ports[index])
+			++*n;
+		else
+			move_frame(e, p, &burst[*n], index, now);
+		total++;
+	}
+	return total;
+}
+
+unsigned engine_flush(struct engine *e, uint64_t now)
+{
+	struct port_frame burst[ENGINE_BURST];
+	const struct tp_path *next;
+	unsigned total = 0, built, n;
+
+	for (unsigned i = 0; i < e->n_ports; i++)
+		may_take(e, &e->ports[i], now);
+	while ((next = tp_output_next(e->tp))) {
+		struct engine_port *p = &e->ports[next->port_index];
+
+		if (!may_take(e, p, now))
+			break;
+		built = fill_burst(e, p, now, burst, &n);
+		if (n)
+			transmit(e, p, burst, n, now);
+		total += built;
+		if (!built && tp_output_next(e->tp) == next)
+			break; /* no frames, or nothing but appearances */
+	}
+	return total;
+}
+
+unsigned engine_progress(struct engine *e, uint64_t now)
+{
+	unsigned work = 0;
+
+	e->now = now;
+	e->late = now - e->polled_at > LATE_NS;
+	e->polled_at = now;
+	for (unsigned i = 0; i < e->n_ports; i++)
+		work += receive(e, i, now);
+	if (now >= tp_next_timeout(e->tp)) {
+		tp_timeout(e->tp, now);
+		work++;
+	}
+	if (now >= e->resolver.next)
+		resolver_timeout(&e->resolver, now);
+	if (work)
+		tp_refill(e->tp);
+	return work + engine_flush(e, now);
+}
+
+uint64_t engine_deadline(const struct engine *e)
+{
+	uint64_t t = tp_next_timeout(e->tp);
+
+	return e->resolver.next < t ? e->resolver.next : t;
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * engine: ports times transport. Moves frames between NIC ports and one transport instance, and finds out
+ * where peers are (resolver.h). It does not know who calls it: application threads, a helper, later a
+ * daemon's core. One thread at a time.
+ */
+#ifndef SD_PROVIDER_ENGINE_H
+#define SD_PROVIDER_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "drivers/encap.h"
+#include "drivers/port.h"
+#include "provider/arena.h"
+#include "provider/resolver.h"
+#include "transport/transport.h"
+
+#define ENGINE_MAX_PORTS 8
+#define ENGINE_BURST	 32
+#define ENGINE_MAX_ADDRS 16
+
+struct engine_port {
+	struct port *port;
+	struct port_info info;
+	int ifindex; /* of the kernel interface whose addresses it serves */
+	unsigned n_addrs;
+	struct sd_addr addrs[ENGINE_MAX_ADDRS]; /* ours: what arrives for others is not */
+	/* Frames ready to be filled, and frames that the NIC could not take yet, oldest first. */
+	struct port_frame spare[ENGINE_BURST];
+	unsigned n_spare;
+	struct port_frame unsent[ENGINE_BURST];
+	unsigned n_unsent;
+	uint64_t blocked_at; /* since when it has taken nothing; 0: it takes what it gets */
+};
+
+struct engine_stats {
+	uint64_t rx_foreign;   /* frames that were not for us */
+	uint64_t tx_link_down; /* packets dropped because the link was down */
+	uint64_t tx_stuck;     /* or because the NIC took none for long */
+};
+
+/* Upcalls to the owner. */
+struct engine_ops {
+	void (*event)(void *ctx, struct tp_conn *c, void *user, unsigned events);
+	void (*acceptable)(void *ctx, void *user);
+	/* The wait that resolver_ask() began has ended. */
+	void (*resolved)(
+		void *ctx, struct resolver_wait *w, enum resolver_result result, const struct tp_path *path);
+	void *ctx;
+};
+
+struct engine {
+	struct tp *tp;
+	unsigned n_ports;
+	struct engine_port ports[ENGINE_MAX_PORTS];
+	struct resolver resolver;
+	struct arena arena;
+	struct engine_ops ops;
+	struct engine_stats stats;
+	uint64_t now;
+	uint64_t polled_at; /* when packets were looked for last */
+	bool late;	    /* that was so long ago that what is found now may have waited for us */
+	bool verify_csum;   /* no CRC trailer: the UDP checksum is all there is */
+};
+
+/* cfg's seed and node key are filled in here. The engine owns no port yet. */
+int engine_open(struct engine *e, struct tp_config *cfg, const struct resolver_config *rc,
+	const struct engine_ops *ops, uint64_t now);
+/* Takes over port. -ENOSPC. */
+int engine_add_port(struct engine *e, struct port *port, int ifindex);
+/* Tells port index what addresses it has; announces new ones. */
+void engine_set_addrs(struct engine *e, unsigned index, const struct sd_addr *addrs, unsigned n);
+/* Closes ports and frees everything without a word to the peers. */
+void engine_close(struct engine *e);
+
+/* Receives, times out, sends. Returns how much was done. */
+unsigned engine_progress(struct engine *e, uint64_t now);
+/* Sends what the transport has ready. */
+unsigned engine_flush(struct engine *e, uint64_t now);
+uint64_t engine_deadline(const struct engine *e);
+/* Refreshes link states, which may take a moment. */
+void engine_poll_links(struct engine *e, uint64_t now);
+/* "A listener has appeared here": clears negative answers that peers remember. */
+void engine_announce(struct engine *e);
+
+/* The way from local to peer through port index; dst_mac NULL: broadcast. Ports of the addresses are kept. */
+void engine_path(const struct engine *e, unsigned index, const struct sd_addr *local,
+	const struct sd_addr *peer, const uint8_t *dst_mac, struct tp_path *out);
+
+#endif

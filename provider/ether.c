@@ -1,0 +1,585 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * ether: the transport over NIC ports as a provider. This half knows addresses and routes, opens the ports
+ * when they are first needed, and serves the domain; ether_ep.c holds the endpoints. A configured port stands
+ * for one kernel interface (netdev): its addresses are ours, and a destination is on the SAN when the kernel
+ * would send to it by that interface without a router. Guarded by the domain's token.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "provider/domain_private.h"
+#include "provider/ether_private.h"
+#include "provider/portlock.h"
+#include "transport/cc.h"
+
+#define RETRY_START_NS (1 * SD_S)
+#define NETIF_POLL_NS  (10 * SD_MS)
+/* How often a port without receive interrupts is looked at while everybody sleeps. */
+#define BLIND_POLL_NS (100 * SD_US)
+/* A link that is down is looked at this often: a port that waits for its peer learns of it by that. */
+#define DOWN_POLL_NS (20 * SD_MS)
+/* And one that is up: nothing else tells that the peer has gone. */
+#define UP_POLL_NS (100 * SD_MS)
+/* A port that has just been opened may take this long to get its link before a connect gives it up. */
+#define LINK_GRACE_NS (400 * SD_MS)
+
+static struct ether *of(struct pv *p)
+{
+	return container_of(p, struct ether, pv);
+}
+
+/* --- addresses and routes --- */
+
+static void guard_netif(struct ether *x, bool own)
+{
+	pv_domain_guard_fd(x->pv.domain, netif_fd(x->netif), own);
+	pv_domain_guard_fd(x->pv.domain, netif_dump_fd(x->netif), own);
+}
+
+static bool netif_ready(struct ether *x)
+{
+	uint64_t now;
+
+	if (x->netif && x->netif_owner != getpid()) {
+		/* The parent's socket would lose it messages if we read them. Its copy stays with it. */
+		x->netif = NULL;
+	}
+	now = sd_clock_ns();
+	if (!x->netif) {
+		if (netif_open(&x->netif)) {
+			x->netif = NULL;
+			sd_error("cannot read addresses and routes from the kernel (rtnetlink); everything "
+				 "uses TCP");
+			return false;
+		}
+		x->netif_owner = getpid();
+		x->netif_polled = now;
+		guard_netif(x, true);
+	} else if (now - x->netif_polled > NETIF_POLL_NS) {
+		netif_poll(x->netif);
+		x->netif_polled = now;
+	}
+	return true;
+}
+
+static int port_of_ifindex(struct ether *x, int ifindex)
+{
+	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
+		if (ifindex && netif_index(x->netif, x->ports[i].netdev) == ifindex)
+			return i;
+	}
+	return -1;
+}
+
+/* The port and source address for peer; a bound *local is kept and must belong to the port. */
+static enum sd_reason find_route(
+	struct ether *x, const struct sd_addr *peer, struct sd_addr *local, int *port)
+{
+	struct sd_addr addrs[ENGINE_MAX_ADDRS];
+	struct netif_route r;
+	unsigned n;
+	int index;
+
+	if (!x->cfg.n_ports)
+		return SD_REASON_NO_PORT;
+	if (sd_addr_is_any(peer) || !netif_ready(x) || netif_route(x->netif, peer, &r))
+		return SD_REASON_NO_ROUTE;
+	if (r.local)
+		return SD_REASON_LOCAL;
+	index = port_of_ifindex(x, r.ifindex);
+	if (index < 0)
+		return SD_REASON_NO_ROUTE;
+	if (!r.onlink)
+		return SD_REASON_GATEWAY;
+	*port = index;
+	if (local->family && !sd_addr_is_any(local))
+		return netif_has_addr(x->netif, r.ifindex, local) ? SD_REASON_SAN : SD_REASON_NO_ROUTE;
+	if (r.source.family) {
+		r.source.port = local->port;
+		*local = r.source;
+		return SD_REASON_SAN;
+	}
+	n = netif_addrs(x->netif, r.ifindex, addrs, ENGINE_MAX_ADDRS);
+	for (unsigned i = 0; i < n && i < ENGINE_MAX_ADDRS; i++) {
+		if (addrs[i].family == peer->family) {
+			addrs[i].port = local->port;
+			*local = addrs[i];
+			return SD_REASON_SAN;
+		}
+	}
+	return SD_REASON_NO_ROUTE;
+}
+
+static enum sd_reason ether_route(struct pv *p, const struct sd_addr *peer, struct sd_addr *local)
+{
+	int port;
+
+	return find_route(of(p), peer, local, &port);
+}
+
+static bool ether_serves(struct pv *p, const struct sd_addr *local)
+{
+	struct ether *x = of(p);
+
+	if (!x->cfg.n_ports || !netif_ready(x))
+		return false;
+	if (sd_addr_is_any(local))
+		return true;
+	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
+		int ifindex = netif_index(x->netif, x->ports[i].netdev);
+
+		if (ifindex && netif_has_addr(x->netif, ifindex, local))
+			return true;
+	}
+	return false;
+}
+
+static void give_addrs(struct ether *x)
+{
+	struct sd_addr addrs[ENGINE_MAX_ADDRS];
+	unsigned n;
+
+	for (unsigned i = 0; i < x->engine.n_ports; i++) {
+		n = netif_addrs(x->netif, netif_index(x->netif, x->ports[i].netdev), addrs, ENGINE_MAX_ADDRS);
+		engine_set_addrs(&x->engine, i, addrs, n < ENGINE_MAX_ADDRS ? n : ENGINE_MAX_ADDRS);
+	}
+	x->netif_seen = netif_generation(x->netif);
+}
+
+/* --- starting --- */
+
+static enum sd_reason reason_of(int error)
+{
+	struct rlimit as;
+
+	switch (error) {
+	case -EBUSY:
+		return SD_REASON_PORT_BUSY;
+	case -EMFILE:
+		return SD_REASON_LIMIT_NOFILE;
+	case -ENOMEM:
+		if (!getrlimit(RLIMIT_AS, &as) && as.rlim_cur != RLIM_INFINITY)
+			return SD_REASON_LIMIT_AS;
+		break;
+	}
+	return SD_REASON_START_FAILED;
+}
+
+static bool is_link_local(const struct sd_addr *a)
+{
+	return a->family == 6 && a->ip[0] == 0xfe && (a->ip[1] & 0xc0) == 0x80;
+}
+
+/* For the udp device: an address of each family that the interface has. */
+static void choose_udp_addrs(struct ether *x, int ifindex, struct port_config *c)
+{
+	struct sd_addr addrs[ENGINE_MAX_ADDRS], best[2] = {{0}};
+	unsigned n = netif_addrs(x->netif, ifindex, addrs, ENGINE_MAX_ADDRS);
+
+	for (unsigned i = 0; i < n && i < ENGINE_MAX_ADDRS; i++) {
+		struct sd_addr *b = &best[addrs[i].family == 6];
+
+		if (!b->family || (is_link_local(b) && !is_link_local(&addrs[i])))
+			*b = addrs[i];
+	}
+	c->udp_bind = best[!best[0].family];
+	c->udp_bind.port = TP_UDP_PORT;
+	if (best[0].family)
+		c->udp_bind_too = best[1];
+}
+
+static int open_port(struct ether *x, unsigned i, char *err, size_t err_len)
+{
+	struct port_config c = x->ports[i].port;
+	int ifindex = netif_index(x->netif, x->ports[i].netdev), r;
+	struct port *port;
+
+	if (!ifindex) {
+		snprintf(err, err_len, "there is no interface %s; create it or correct netdev",
+			x->ports[i].netdev);
+		return -ENODEV;
+	}
+	if (!c.mtu)
+		c.mtu = netif_mtu(x->netif, ifindex);
+	if (!c.udp_bind.family)
+		choose_udp_addrs(x, ifindex, &c);
+	if (x->ports[i].lock_dir) {
+		x->locks[i] = portlock_take(x->ports[i].lock_dir, c.device);
+		if (x->locks[i] == -EBUSY) {
+			snprintf(err, err_len, "another process has it; give this one a port of its own");
+			return -EBUSY;
+		}
+		pv_domain_guard_fd(x->pv.domain, x->locks[i], true);
+	}
+	port = x->given[i];
+	x->given[i] = NULL;
+	r = port ? 0 : port_open(&c, &port, err, err_len);
+	return r ? r : engine_add_port(&x->engine, port, ifindex);
+}
+
+static int open_transport(struct ether *x)
+{
+	struct resolver_config rc = {x->cfg.find_timeout_ns, x->cfg.negative_ttl_ns, x->cfg.positive_ttl_ns};
+	struct engine_ops eo = {ether_ep_event, ether_ep_acceptable, ether_ep_resolved, x};
+	struct tp_config tc = {
+		.size = sizeof tc,
+		.crc = x->cfg.crc,
+		.window_packets = x->cfg.window_packets,
+		.ring_min = x->cfg.ring_min,
+		.ring_max = x->cfg.ring_max,
+		.dead_timeout_ns = x->cfg.dead_timeout_ns,
+		.keepalive_ns = x->cfg.keepalive_ns,
+		.connect_timeout_ns = x->cfg.connect_timeout_ns,
+		.cc = x->cfg.congestion && !strcmp(x->cfg.congestion, "fixed") ? &tp_cc_fixed : &tp_cc_swift,
+	};
+
+	return engine_open(&x->engine, &tc, &rc, &eo, sd_clock_ns());
+}
+
+static void guard_fd(void *ctx, int fd, bool own)
+{
+	pv_domain_guard_fd(ctx, fd, own);
+}
+
+static void stop(struct ether *x)
+{
+	engine_close(&x->engine);
+	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
+		if (x->locks[i] >= 0)
+			pv_domain_guard_fd(x->pv.domain, x->locks[i], false);
+		portlock_release(x->locks[i]);
+		x->locks[i] = -1;
+	}
+	if (x->wait_set >= 0) {
+		pv_domain_guard_fd(x->pv.domain, x->wait_set, false);
+		close(x->wait_set);
+		x->wait_set = -1;
+	}
+	x->started = false;
+}
+
+static int start_all(struct ether *x, char *err, size_t err_len, unsigned *which)
+{
+	int r = open_transport(x);
+
+	if (r) {
+		snprintf(err, err_len, "the transport could not be set up: %s", strerror(-r));
+		return r;
+	}
+	port_set_fd_guard(guard_fd, x->pv.domain);
+	for (*which = 0; *which < x->cfg.n_ports; ++*which) {
+		r = open_port(x, *which, err, err_len);
+		if (r)
+			return r;
+	}
+	if (x->cfg.n_ports > 1) {
+		x->wait_set = sd_fd_raise(epoll_create1(EPOLL_CLOEXEC));
+		if (x->wait_set < 0)
+			return -errno;
+		pv_domain_guard_fd(x->pv.domain, x->wait_set, true);
+	}
+	return pv_domain_need_helper(x->pv.domain);
+}
+
+static enum sd_reason ether_start(struct pv *p)
+{
+	struct ether *x = of(p);
+	char err[256] = "";
+	unsigned which = 0;
+	int r;
+
+	if (x->started)
+		return SD_REASON_SAN;
+	if (!x->cfg.n_ports)
+		return SD_REASON_NO_PORT;
+	if (x->failed && sd_clock_ns() < x->retry_at)
+		return x->failed;
+	if (!netif_ready(x))
+		return SD_REASON_START_FAILED;
+	r = start_all(x, err, sizeof err, &which);
+	if (r) {
+		x->failed = reason_of(r);
+		x->retry_at = sd_clock_ns() + RETRY_START_NS;
+		sd_log(x->failed == SD_REASON_START_FAILED ? SD_LOG_ERROR : SD_LOG_INFO,
+			"SAN port %s cannot be used: %s; connections use kernel TCP",
+			which < x->cfg.n_ports ? x->ports[which].port.name : "(all)",
+			err[0] ? err : strerror(-r));
+		stop(x);
+		return x->failed;
+	}
+	x->started = true;
+	x->link_expected = sd_clock_ns() + LINK_GRACE_NS;
+	give_addrs(x);
+	list_for_each (it, &x->listeners)
+		ether_ep_listen_now(container_of(it, struct ether_ep, node));
+	engine_announce(&x->engine);
+	engine_flush(&x->engine, sd_clock_ns());
+	return SD_REASON_SAN;
+}
+
+/* --- endpoints --- */
+
+static int ether_listen(
+	struct pv *p, const struct sd_addr *local, unsigned backlog, void *user, struct pv_ep **out)
+{
+	struct ether *x = of(p);
+	struct ether_ep *e;
+	int r;
+
+	list_for_each (it, &x->listeners) {
+		if (sd_addr_equal(&container_of(it, struct ether_ep, node)->local, local))
+			return -EADDRINUSE;
+	}
+	e = ether_ep_new(x, user);
+	if (!e)
+		return -ENOMEM;
+	e->state = ETHER_LISTENING;
+	e->local = *local;
+	e->backlog = backlog;
+	r = x->started ? ether_ep_listen_now(e) : 0;
+	if (r) {
+		free(e);
+		return r;
+	}
+	list_push_back(&x->listeners, &e->node);
+	*out = &e->ep;
+	return 0;
+}
+
+/* Once, after a start: without it the first connection of a short-lived client would always be TCP's. */
+static void await_link(struct ether *x, unsigned index)
+{
+	uint64_t now = sd_clock_ns();
+
+	while (!x->engine.ports[index].info.link_up && now < x->link_expected) {
+		engine_poll_links(&x->engine, now);
+		nanosleep(&(struct timespec){.tv_nsec = SD_MS}, NULL);
+		now = sd_clock_ns();
+	}
+}
+
+static int ether_connect(
+	struct pv *p, const struct sd_addr *local, const struct sd_addr *peer, void *user, struct pv_ep **out)
+{
+	struct ether *x = of(p);
+	struct sd_addr source = *local;
+	struct ether_ep *e;
+	int port;
+
+	if (!x->started || find_route(x, peer, &source, &port) != SD_REASON_SAN)
+		return -ENETUNREACH;
+	e = ether_ep_new(x, user);
+	if (!e)
+		return -ENOMEM;
+	e->local = source;
+	e->peer = *peer;
+	await_link(x, (unsigned)port);
+	ether_ep_connect(e, port, sd_clock_ns());
+	*out = &e->ep;
+	return 0;
+}
+
+/* --- for the domain --- */
+
+static bool all_links_up(const struct ether *x)
+{
+	for (unsigned i = 0; i < x->engine.n_ports; i++) {
+		if (!x->engine.ports[i].info.link_up)
+			return false;
+	}
+	return true;
+}
+
+static unsigned ether_progress(struct pv *p, uint64_t now)
+{
+	struct ether *x = of(p);
+
+	if (!x->started)
+		return 0;
+	if (__builtin_expect(now >= x->poll_links_at, 0)) {
+		engine_poll_links(&x->engine, now);
+		x->poll_links_at = now + (all_links_up(x) ? UP_POLL_NS : DOWN_POLL_NS);
+	}
+	return engine_progress(&x->engine, now);
+}
+
+static uint64_t ether_deadline(struct pv *p)
+{
+	struct ether *x = of(p);
+	uint64_t due;
+
+	if (!x->started)
+		return UINT64_MAX;
+	due = engine_deadline(&x->engine);
+	return due < x->poll_links_at ? due : x->poll_links_at;
+}
+
+/* Arms port i; adds its descriptor to the set of several ports. */
+static int arm_port(struct ether *x, unsigned i, uint64_t *max_sleep_ns)
+{
+	struct port *port = x->engine.ports[i].port;
+	struct epoll_event ev = {.events = EPOLLIN};
+	int fd = port->ops->wait_fd(port);
+
+	if (fd < 0 || port->ops->arm(port)) {
+		*max_sleep_ns = BLIND_POLL_NS;
+		return -ENOTSUP;
+	}
+	/* A port may have changed its descriptor since: those that are there already say EEXIST. */
+	if (x->wait_set >= 0)
+		epoll_ctl(x->wait_set, EPOLL_CTL_ADD, fd, &ev);
+	return fd;
+}
+
+static int ether_arm(struct pv *p, uint64_t *max_sleep_ns)
+{
+	struct ether *x = of(p);
+	int fd = -ENOTSUP;
+
+	if (!x->started)
+		return pv_no_arm(p, max_sleep_ns);
+	for (unsigned i = 0; i < x->engine.n_ports; i++)
+		fd = arm_port(x, i, max_sleep_ns);
+	return x->wait_set >= 0 ? x->wait_set : fd;
+}
+
+static void ether_disarm(struct pv *p)
+{
+	struct ether *x = of(p);
+
+	if (!x->started)
+		return;
+	for (unsigned i = 0; i < x->engine.n_ports; i++)
+		x->engine.ports[i].port->ops->disarm(x->engine.ports[i].port);
+}
+
+static void ether_slow(struct pv *p, uint64_t now)
+{
+	struct ether *x = of(p);
+
+	if (!x->started)
+		return;
+	netif_ready(x);
+	if (netif_generation(x->netif) != x->netif_seen)
+		give_addrs(x);
+}
+
+static unsigned ether_lingering(struct pv *p)
+{
+	struct ether *x = of(p);
+
+	return x->started ? tp_lingering(x->engine.tp) : 0;
+}
+
+static void free_port_config(struct pv_ether_port *p)
+{
+	free((char *)p->netdev);
+	free((char *)p->lock_dir);
+	free((char *)p->port.name);
+	free((char *)p->port.device);
+	free((char *)p->port.hugepages);
+	free((char *)p->port.eal_args);
+}
+
+static void ether_close(struct pv *p)
+{
+	struct ether *x = of(p);
+
+	if (x->started)
+		stop(x);
+	if (x->netif) {
+		guard_netif(x, false);
+		netif_close(x->netif);
+	}
+	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
+		if (x->given[i])
+			port_close(x->given[i]);
+		free_port_config(&x->ports[i]);
+	}
+	free((char *)x->cfg.congestion);
+	free(x);
+}
+
+void pv_ether_describe(const struct pv *p, char *out, size_t len)
+{
+	struct ether *x = container_of(p, struct ether, pv);
+	struct port_info info;
+	size_t at = 0;
+
+	if (!x->started) {
+		snprintf(out, len, "%s", x->failed ? sd_reason_text(x->failed) : "not started");
+		return;
+	}
+	for (unsigned i = 0; i < x->engine.n_ports && at < len; i++) {
+		x->engine.ports[i].port->ops->info(x->engine.ports[i].port, &info);
+		at += snprintf(out + at, len - at, "%s%s %s %s mtu %u", i ? ", " : "", x->ports[i].port.name,
+			info.driver, info.link_up ? "up" : "down", info.mtu);
+	}
+}
+
+void ether_give_port(struct pv *p, unsigned i, struct port *port)
+{
+	of(p)->given[i] = port;
+}
+
+static const struct pv_ops ops = {
+	.size = sizeof ops,
+	.name = "ether",
+	.route = ether_route,
+	.serves = ether_serves,
+	.start = ether_start,
+	.listen = ether_listen,
+	.connect = ether_connect,
+	.progress = ether_progress,
+	.deadline = ether_deadline,
+	.arm = ether_arm,
+	.disarm = ether_disarm,
+	.slow = ether_slow,
+	.lingering = ether_lingering,
+	.close = ether_close,
+};
+
+static char *copy(const char *s)
+{
+	return s ? strdup(s) : NULL;
+}
+
+int pv_ether_open(const struct pv_ether_config *cfg, pv_ready_fn *ready, struct pv **out)
+{
+	struct ether *x;
+
+	if (cfg->size != sizeof *cfg || cfg->n_ports > ENGINE_MAX_PORTS)
+		return -EINVAL;
+	x = calloc(1, sizeof *x);
+	if (!x)
+		return -ENOMEM;
+	x->pv.ops = &ops;
+	x->pv.ready = ready;
+	x->cfg = *cfg;
+	x->cfg.ports = x->ports;
+	x->cfg.congestion = copy(cfg->congestion);
+	x->wait_set = -1;
+	list_init(&x->listeners);
+	for (unsigned i = 0; i < cfg->n_ports; i++) {
+		x->ports[i] = cfg->ports[i];
+		x->ports[i].netdev = copy(cfg->ports[i].netdev);
+		x->ports[i].lock_dir = copy(cfg->ports[i].lock_dir);
+		x->ports[i].port.name = copy(cfg->ports[i].port.name);
+		x->ports[i].port.device = copy(cfg->ports[i].port.device);
+		x->ports[i].port.hugepages = copy(cfg->ports[i].port.hugepages);
+		x->ports[i].port.eal_args = copy(cfg->ports[i].port.eal_args);
+		x->locks[i] = -1;
+	}
+	*out = &x->pv;
+	return 0;
+}

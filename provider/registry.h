@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The providers there are. A switch opens those it wants and adds them to its domain in order of preference.
+ */
+#ifndef SD_PROVIDER_REGISTRY_H
+#define SD_PROVIDER_REGISTRY_H
+
+#include "drivers/port.h"
+#include "provider/provider.h"
+
+/* One NIC port of the ether provider. */
+struct pv_ether_port {
+	struct port_config port;
+	const char *netdev; /* the kernel interface whose addresses and routes it serves */
+	const char
+		*lock_dir; /* directory of the lock files that keep a port to one process; NULL: no locking */
+};
+
+struct pv_ether_config {
+	size_t size; /* sizeof(struct pv_ether_config) */
+	unsigned n_ports;
+	const struct pv_ether_port *ports;
+	uint64_t find_timeout_ns; /* a silent peer is given up after this */
+	uint64_t negative_ttl_ns; /* how long a silent peer is remembered; 0: 10 s */
+	uint64_t positive_ttl_ns; /* how long an answer is trusted unrefreshed; 0: 60 s */
+	/* transport; 0: its defaults */
+	bool crc;
+	const char *congestion; /* "swift", "fixed" */
+	uint32_t window_packets, ring_min, ring_max;
+	uint64_t dead_timeout_ns, keepalive_ns, connect_timeout_ns;
+};
+
+/* The transport over NIC ports. Opens nothing before start. Strings and ports are copied. ready is the
+ * upcall. */
+int pv_ether_open(const struct pv_ether_config *cfg, pv_ready_fn *ready, struct pv **out);
+/* One line about the ports for people; "not started" before start. */
+void pv_ether_describe(const struct pv *p, char *out, size_t len);
+
+/* Two sockets of one process. Serves the addresses that san serves. */
+int pv_loop_open(struct pv *san, pv_ready_fn *ready, struct pv **out);
+
+/* The kernel's TCP behind the same SPI: the yardstick of the contract suite, and a carrier for hosts without
+ * ports. */
+int pv_tcp_open(pv_ready_fn *ready, struct pv **out);
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The arena and the byte ring. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "provider/arena.h"
+#include "provider/bytering.h"
+
+#define BLOCKS 400
+
+/* --- arena --- */
+
+static bool is_filled(const uint8_t *p, size_t len, uint8_t with)
+{
+	return !len || (p[0] == with && !memcmp(p, p + 1, len - 1));
+}
+
+/* Blocks of all sizes come and go; each begins zeroed and keeps what is written to it. */
+static void arena__blocks_are_zeroed_and_apart(void **state)
+{
+	struct arena a = {0};
+	uint8_t *block[BLOCKS] = {NULL};
+	size_t size[BLOCKS] = {0}, align;
+	struct sd_rng r;
+
+	sd_rng_seed(&r, 1);
+	for (unsigned i = 0; i < 20000; i++) {
+		unsigned k = sd_rng_below(&r, BLOCKS);
+
+		if (block[k]) {
+			assert_true(is_filled(block[k], size[k], k));
+			arena_free(&a, block[k], size[k]);
+			block[k] = NULL;
+			continue;
+		}
+		size[k] = 1 + sd_rng_below(&r, 1u << (1 + sd_rng_below(&r, 17)));
+		block[k] = arena_alloc(&a, size[k]);
+		assert_non_null(block[k]);
+		for (align = 1; align * 2 <= size[k] && align < 4096;)
+			align *= 2;
+		assert_int_equal((uintptr_t)block[k] % align, 0);
+		assert_true(is_filled(block[k], size[k], 0));
+		memset(block[k], k, size[k]);
+	}
+	for (unsigned k = 0; k < BLOCKS; k++) {
+		assert_true(!block[k] || is_filled(block[k], size[k], k));
+		if (block[k])
+			arena_free(&a, block[k], size[k]);
+	}
+	assert_int_equal(a.in_use, 0);
+	arena_close(&a);
+}
+
+static void arena__big_blocks(void **state)
+{
+	struct arena a = {0};
+	uint8_t *p;
+
+	for (size_t size = 1 << 20; size <= 5 << 20; size += (1 << 20) - 1000) {
+		p = arena_alloc(&a, size);
+		assert_non_null(p);
+		assert_int_equal((uintptr_t)p % 4096, 0);
+		assert_true(is_filled(p, size, 0));
+		assert_true(a.in_use >= size);
+		p[size - 1] = 1;
+		arena_free(&a, p, size);
+		assert_int_equal(a.in_use, 0);
+	}
+	arena_free(&a, NULL, 100);
+	arena_close(&a);
+}
+
+static void arena__children_do_not_get_it(void **state)
+{
+	struct arena a = {0};
+	size_t sizes[] = {100, 3 << 20};
+	int status;
+
+	for (unsigned i = 0; i < 2; i++) {
+		volatile uint8_t *p = arena_alloc(&a, sizes[i]);
+		pid_t child = fork();
+
+		if (!child) {
+			signal(SIGSEGV, SIG_DFL);
+			alarm(10);
+			_exit(p[0]);
+		}
+		waitpid(child, &status, 0);
+		assert_false(WIFEXITED(status) && !WEXITSTATUS(status));
+		arena_free(&a, (void *)p, sizes[i]);
+	}
+	arena_close(&a);
+}
+
+/* --- byte ring --- */
+
+static void bytering__against_a_model(void **state)
+{
+	uint8_t memory[256], in[400], out[400];
+	struct bytering r = {.data = memory, .size = sizeof memory};
+	uint64_t written = 0, read = 0;
+	struct sd_rng rng;
+
+	sd_rng_seed(&rng, 2);
+	for (unsigned i = 0; i < 100000; i++) {
+		size_t len = sd_rng_below(&rng, sizeof in), room = sizeof memory - (written - read), n, skip;
+
+		assert_int_equal(bytering_used(&r), written - read);
+		assert_int_equal(bytering_room(&r), room);
+		switch (sd_rng_below(&rng, 3)) {
+		case 0:
+			for (size_t k = 0; k < len; k++)
+				in[k] = (written + k) * 7;
+			n = bytering_write(&r, in, len);
+			assert_int_equal(n, len < room ? len : room);
+			written += n;
+			break;
+		case 1:
+			n = bytering_read(&r, out, len);
+			assert_int_equal(n, len < written - read ? len : written - read);
+			for (size_t k = 0; k < n; k++)
+				assert_int_equal(out[k], (uint8_t)((read + k) * 7));
+			read += n;
+			break;
+		case 2:
+			skip = sd_rng_below(&rng, 300);
+			n = bytering_peek(&r, out, len, skip);
+			assert_true(n <= len && (skip < written - read || n == 0));
+			for (size_t k = 0; k < n; k++)
+				assert_int_equal(out[k], (uint8_t)((read + skip + k) * 7));
+			break;
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(arena__blocks_are_zeroed_and_apart),
+		cmocka_unit_test(arena__big_blocks),
+		cmocka_unit_test(arena__children_do_not_get_it),
+		cmocka_unit_test(bytering__against_a_model),
+	};
+
+	return cmocka_run_group_tests_name("memory", tests, NULL, NULL);
+}
