@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * options: socket options and descriptor flags. The kernel's socket keeps them all; what the SAN path carries
+ * too is mirrored into sw_sock.options and to the endpoint. Everything here with the domain entered.
+ */
+#ifndef SD_SWITCH_OPTIONS_H
+#define SD_SWITCH_OPTIONS_H
+
+#include "switch/sock.h"
+
+/* Reads what was set on the kernel's socket before the switch looked: before a connect, and for a listener.
+ * Sets kernel_bound if there is something that the SAN path does not carry. */
+void sw_options_read(struct sw_sock *s);
+/* An accepted socket takes over what its listener has, as in the kernel; also sets it on the fresh kernel
+ * socket. */
+void sw_options_inherit(const struct sw_sock *listener, struct sw_sock *s);
+/* Gives s->options to its endpoint. */
+void sw_options_apply(struct sw_sock *s);
+/* The kernel's socket has a new value of this option: takes it over if the SAN path carries it. */
+void sw_options_mirror(struct sw_sock *s, int level, int name);
+/* Does this value ask for something that only the kernel's TCP does? Needs the configuration, not the domain.
+ */
+bool sw_options_bind_to_kernel(int level, int name, const void *value, socklen_t len);
+
+#endif

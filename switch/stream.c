@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Moving bytes over the SAN path: the semantics of send and receive on a TCP socket. */
+#include "switch/stream.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "switch/wait.h"
+
+/* --- errors --- */
+
+/* The terminal error of a connection is reported once, as the kernel does; then sends are EPIPE, and receives
+ * EOF. */
+static ssize_t tell_error(struct sw_sock *s, ssize_t error, ssize_t told)
+{
+	if (s->error_told)
+		return told;
+	s->error_told = true;
+	return error;
+}
+
+/* What an operation gives in a state without a connection; 1: wait, a connect is under way. */
+static ssize_t unconnected(struct sw_sock *s, bool sending)
+{
+	int error = s->so_error;
+
+	switch (s->state) {
+	case SW_CONNECTING:
+		return 1;
+	case SW_FAILED:
+		s->so_error = 0;
+		if (error)
+			return -error;
+		return sending ? -EPIPE : 0;
+	case SW_DEAD:
+		sw_stream_say_dead(s);
+		return -EBADF;
+	case SW_LISTENING:
+		return sending ? -EPIPE : -ENOTCONN;
+	case SW_IDLE:
+	case SW_KERNEL:
+	case SW_CONNECTED:
+		break;
+	}
+	return sending ? -EPIPE : -ENOTCONN;
+}
+
+void sw_stream_say_dead(struct sw_sock *s)
+{
+	static bool said;
+
+	/* At exit they are gone before the threads that use them. */
+	if (said || sw_rt.exiting)
+		return;
+	said = true;
+	sd_warn("descriptor %d is a SAN connection of the process that this one was forked from; it stays "
+		"there, and is EBADF "
+		"here. Programs that hand connections to children need rule = tcp",
+		s->fd);
+}
+
+/* --- io vectors --- */
+
+/* A window on the caller's vector that moves on as bytes are taken. */
+struct cursor {
+	const struct iovec *iov;
+	int n;
+	size_t skip; /* of iov[0] */
+	size_t left;
+};
+
+#define WINDOW 16
+
+static unsigned cursor_window(const struct cursor *c, struct iovec *out)
+{
+	unsigned n = 0;
+
+	for (int i = 0; i < c->n && n < WINDOW; i++) {
+		size_t skip = i ? 0 : c->skip;
+
+		if (c->iov[i].iov_len == skip)
+			continue;
+		out[n].iov_base = (char *)c->iov[i].iov_base + skip;
+		out[n++].iov_len = c->iov[i].iov_len - skip;
+	}
+	return n;
+}
+
+static void cursor_move(struct cursor *c, size_t by)
+{
+	c->left -= by;
+	c->skip += by;
+	while (c->n && c->skip >= c->iov->iov_len) {
+		c->skip -= c->iov->iov_len;
+		c->iov++;
+		c->n--;
+	}
+}
+
+static ssize_t cursor_open(struct cursor *c, const struct iovec *iov, int n)
+{
+	*c = (struct cursor){.iov = iov, .n = n};
+	if (n < 0 || n > IOV_MAX)
+		return -EINVAL;
+	for (int i = 0; i < n; i++) {
+		if (iov[i].iov_len > SSIZE_MAX - c->left)
+			return -EINVAL;
+		c->left += iov[i].iov_len;
+	}
+	return 0;
+}
+
+/* --- one attempt --- */
+
+/* As much as goes at once. > 0: bytes; -EAGAIN; 0 with nothing to do; an error. */
+static ssize_t send_some(struct sw_sock *s, struct cursor *c, unsigned pv_flags)
+{
+	struct iovec window[WINDOW];
+	ssize_t done = 0, r;
+	unsigned n;
+	size_t want;
+
+	do {
+		n = cursor_window(c, window);
+		want = 0;
+		for (unsigned i = 0; i < n; i++)
+			want += window[i].iov_len;
+		r = s->ep->ops->send(s->ep, window, (int)n, c->left > want ? pv_flags | PV_MORE : pv_flags);
+		if (r <= 0)
+			return done ? done : r;
+		done += r;
+		cursor_move(c, (size_t)r);
+	} while (c->left && (size_t)r == want);
+	return done;
+}
+
+static ssize_t recv_some(struct sw_sock *s, struct cursor *c, unsigned pv_flags)
+{
+	struct iovec window[WINDOW];
+	ssize_t done = 0, r;
+	unsigned n;
+	size_t want;
+
+	do {
+		n = cursor_window(c, window);
+		want = 0;
+		for (unsigned i = 0; i < n; i++)
+			want += window[i].iov_len;
+		r = s->ep->ops->recv(s->ep, window, (int)n, pv_flags);
+		if (r <= 0)
+			return done ? done : r;
+		done += r;
+		if (pv_flags & PV_PEEK)
+			return done; /* from the front each time: one window has to do */
+		cursor_move(c, (size_t)r);
+	} while (c->left && (size_t)r == want);
+	return done;
+}
+
+/* --- the calls --- */
+
+struct call {
+	struct sw_sock *s;
+	struct cursor at;
+	struct sw_wait wait;
+	ssize_t done;
+	bool block;
+	bool waiting; /* wait has begun */
+	bool pinned;  /* another thread may close the descriptor while this one waits */
+	bool outside; /* the process exits: the domain could not be entered again */
+};
+
+/* Nothing goes at the moment: 0 to try again, else what the call returns (1 stands for done). */
+static ssize_t hold_on(struct call *c, uint64_t timeout_ns)
+{
+	struct sw_sock *s = c->s;
+	int r;
+
+	if (!c->block)
+		return c->done ? 1 : -EAGAIN;
+	if (!c->waiting) {
+		sw_wait_begin(&c->wait, timeout_ns ? timeout_ns : SW_FOREVER, !timeout_ns);
+		c->waiting = true;
+	}
+	if (!c->pinned)
+		sw_obj_pin(&s->obj);
+	c->pinned = true;
+	r = sw_wait_on(&c->wait, &s->waiters, NULL, 0);
+	if (r == -EINTR) {
+		sw_leave();
+		r = sw_wait_restarts(&c->wait) ? 0 : -EINTR;
+		c->waiting = false;
+		c->outside = !sw_enter();
+		if (c->outside)
+			r = -EINTR;
+	}
+	if (r == -ETIMEDOUT)
+		r = -EAGAIN;
+	return r && c->done ? 1 : r;
+}
+
+static ssize_t send_loop(struct call *c, unsigned pv_flags)
+{
+	struct sw_sock *s = c->s;
+	ssize_t r;
+
+	for (;;) {
+		if (__builtin_expect(s->state != SW_CONNECTED, 0)) {
+			r = unconnected(s, true);
+			if (s->state == SW_KERNEL)
+				return SW_NOT_OURS;
+		} else {
+			r = send_some(s, &c->at, pv_flags);
+			if (r >= 0) {
+				c->done += r;
+				if (!c->at.left)
+					return c->done;
+				continue;
+			}
+			if (r == -EAGAIN && sw_progress())
+				continue;
+			if (r != -EAGAIN) {
+				if (c->done)
+					return c->done;
+				return r == -EPIPE ? r : tell_error(s, r, -EPIPE);
+			}
+		}
+		if (r < 0 && r != -EAGAIN)
+			return r;
+		r = hold_on(c, s->send_timeout_ns);
+		if (r)
+			return r == 1 ? c->done : r;
+	}
+}
+
+/* How many bytes a receive waits for. */
+static size_t target(const struct sw_sock *s, const struct cursor *at, int flags)
+{
+	size_t low = flags & MSG_WAITALL ? at->left : (size_t)s->recv_low;
+
+	return low < at->left ? low : at->left;
+}
+
+static ssize_t recv_loop(struct call *c, int flags)
+{
+	struct sw_sock *s = c->s;
+	unsigned pv_flags = flags & MSG_PEEK ? PV_PEEK : 0;
+	size_t want = target(s, &c->at, flags);
+	bool polled = false;
+	ssize_t r;
+
+	for (;;) {
+		if (__builtin_expect(s->state != SW_CONNECTED, 0)) {
+			r = unconnected(s, false);
+			if (s->state == SW_KERNEL)
+				return SW_NOT_OURS;
+			if (r <= 0)
+				return r;
+		} else {
+			r = recv_some(s, &c->at, pv_flags);
+			if (r == 0 || (r < 0 && r != -EAGAIN)) {
+				if (c->done || !r)
+					return c->done;
+				return tell_error(s, r, 0);
+			}
+			if (r > 0) {
+				if (pv_flags & PV_PEEK)
+					c->done = 0; /* the same bytes as last time, and more */
+				c->done += r;
+				if ((size_t)c->done >= want || !c->at.left)
+					return c->done;
+			}
+			if (!polled) {
+				polled = true;
+				if (sw_progress())
+					continue;
+			}
+		}
+		r = hold_on(c, s->recv_timeout_ns);
+		if (r)
+			return r == 1 ? c->done : r;
+	}
+}
+
+static bool blocks(const struct sw_sock *s, int flags)
+{
+	return !s->nonblock && !(flags & MSG_DONTWAIT);
+}
+
+/* Finds the socket at fd; domain entered on success. */
+static ssize_t call_open(struct call *c, int fd, const struct iovec *iov, int n)
+{
+	ssize_t r;
+
+	*c = (struct call){0};
+	r = cursor_open(&c->at, iov, n);
+	if (r)
+		return r;
+	if (!sw_enter())
+		return SW_NOT_OURS;
+	c->s = sw_sock_hot(fd);
+	if (!c->s) {
+		sw_leave();
+		return SW_NOT_OURS;
+	}
+	return 0;
+}
+
+static void call_close(struct call *c)
+{
+	if (c->outside)
+		return;
+	if (c->pinned)
+		sw_obj_unpin(&c->s->obj);
+	sw_leave();
+}
+
+static void raise_sigpipe(void)
+{
+	pthread_kill(pthread_self(), SIGPIPE);
+}
+
+ssize_t sw_stream_send(int fd, const struct iovec *iov, int n, int flags)
+{
+	struct call c;
+	ssize_t r = call_open(&c, fd, iov, n);
+
+	if (r)
+		return r;
+	if (flags & MSG_OOB) {
+		r = -EOPNOTSUPP; /* there is no urgent pointer on the SAN path, and half of it would be worse
+				  */
+	} else {
+		c.block = blocks(c.s, flags);
+		r = send_loop(&c, flags & MSG_MORE ? PV_MORE : 0);
+	}
+	call_close(&c);
+	if (r == -EPIPE && !(flags & MSG_NOSIGNAL))
+		raise_sigpipe();
+	return r;
+}
+
+ssize_t sw_stream_recv(int fd, const struct iovec *iov, int n, int flags)
+{
+	struct call c;
+	ssize_t r = call_open(&c, fd, iov, n);
+
+	if (r)
+		return r;
+	if (flags & MSG_OOB) {
+		r = -EINVAL;
+	} else if (flags & MSG_ERRQUEUE) {
+		r = -EAGAIN;
+	} else {
+		c.block = blocks(c.s, flags);
+		r = c.at.left || c.s->state != SW_CONNECTED ? recv_loop(&c, flags) : 0;
+	}
+	call_close(&c);
+	return r;
+}

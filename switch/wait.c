@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Spinning, sleeping, and the way out for signals and cancellation. */
+#include "switch/wait.h"
+
+#include <errno.h>
+#include <sched.h>
+
+#include "base/clock.h"
+#include "switch/cancel.h"
+#include "switch/libc.h"
+#include "switch/runtime.h"
+#include "switch/signals.h"
+
+/* A thread that polls in vain for this long offers its core to others: its peer may need it. When nothing has
+ * come from that, the peer was on another core, and such offers are made seldom. */
+#define YIELD_AFTER_NS (20 * SD_US)
+#define YIELD_AGAIN_NS (4 * SD_MS)
+
+static __thread uint64_t next_offer;
+
+void sw_wait_begin(struct sw_wait *w, uint64_t timeout_ns, bool restartable)
+{
+	uint64_t now = sd_clock_ns();
+
+	*w = (struct sw_wait){
+		.deadline = timeout_ns >= SW_FOREVER - now ? SW_FOREVER : now + timeout_ns,
+		.delivered = sw_sigstate.delivered,
+		.delivered_norestart = sw_sigstate.delivered_norestart,
+		.restartable = restartable,
+	};
+}
+
+static bool interrupted(void)
+{
+	return sw_sigstate.pending || sw_cancel_pending();
+}
+
+int sw_wait_spin(struct sw_wait *w)
+{
+	unsigned work = sw_progress();
+	uint64_t now = pv_now(sw_rt.domain);
+
+	if (__builtin_expect(interrupted(), 0))
+		return -EINTR;
+	if (!w->spin_end) {
+		w->spin_end = now + (sw_rt.n_san || sw_rt.started ? pv_spin_ns(sw_rt.domain) : 0);
+		w->yield_at = now + YIELD_AFTER_NS;
+	}
+	if (now >= w->deadline)
+		return w->timed_out++ ? -ETIMEDOUT : 0;
+	if (work)
+		return 0;
+	if (now >= w->spin_end)
+		return 1;
+	pv_yield(sw_rt.domain);
+	if (now >= w->yield_at && now >= next_offer) {
+		pv_leave(sw_rt.domain);
+		sched_yield();
+		pv_enter(sw_rt.domain);
+		if (!sw_progress())
+			next_offer = now + YIELD_AGAIN_NS;
+	}
+	return 0;
+}
+
+struct pv_waiter *sw_wait_self(void)
+{
+	return pv_waiter_self(sw_rt.domain);
+}
+
+int sw_wait_sleep(struct sw_wait *w, struct pollfd *fds, nfds_t n)
+{
+	struct pv_waiter *self = sw_wait_self();
+	int r;
+
+	if (!self) {
+		/* No descriptor left for a bell: polling, with pauses. */
+		pv_leave(sw_rt.domain);
+		sched_yield();
+		pv_enter(sw_rt.domain);
+		return n ? sw_libc.poll(fds, n, 0) < 0 && interrupted() ? -EINTR : 0 : 0;
+	}
+	sw_cancel_hold();
+	r = pv_sleep(sw_rt.domain, self, fds, n, w->deadline, w->mask);
+	w->timed_out = 0;
+	if (interrupted())
+		return -EINTR;
+	return r == -ENOMEM ? r : 0;
+}
+
+bool sw_wait_restarts(const struct sw_wait *w)
+{
+	if (sw_cancel_pending())
+		sw_cancel_check();
+	if (w->restartable)
+		return sw_sigstate.delivered_norestart == w->delivered_norestart;
+	return sw_sigstate.delivered == w->delivered;
+}
+
+int sw_wait_on(struct sw_wait *w, struct list *waiters, struct pollfd *fds, nfds_t n)
+{
+	struct sw_link link;
+	struct pv_waiter *self;
+	int r = sw_wait_spin(w);
+
+	if (r <= 0)
+		return r;
+	self = sw_wait_self();
+	if (!self)
+		return sw_wait_sleep(w, fds, n);
+	sw_link_to(&link, self, waiters);
+	r = sw_wait_sleep(w, fds, n);
+	list_remove(&link.node);
+	return r;
+}
