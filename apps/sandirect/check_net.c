@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The configured ports with their interfaces and devices, and the filters that will not see SAN traffic. */
+#include <ctype.h>
+#include <libmnl/libmnl.h>
+#include <limits.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "netns.h"
+
+static void check_netdev(struct check_report *r, const struct cfg_port *p)
+{
+	if (!if_nametoindex(p->netdev))
+		check_add(r, CHECK_MISSING, "interface",
+			"mend netdev in the port's section, or make the interface",
+			"%s of [port %s] does not exist here", p->netdev, p->name);
+	else if (!netns_interface_is_up(p->netdev))
+		check_add(r, CHECK_WARN, "interface", "ip link set IFACE up, and look at the cable",
+			"%s of [port %s] is down", p->netdev, p->name);
+	else
+		check_add(r, CHECK_OK, "interface", NULL, "%s of [port %s] is up", p->netdev, p->name);
+}
+
+/* "0000:03:00.1" or "03:00.1", perhaps with devargs behind. */
+static bool is_pci(const char *device)
+{
+	unsigned a, b, c, d;
+
+	return sscanf(device, "%x:%x:%x.%x", &a, &b, &c, &d) == 4 ||
+	       (isxdigit((unsigned char)*device) && sscanf(device, "%x:%x.%x", &a, &b, &c) == 3);
+}
+
+static void check_pci(struct check_report *r, const struct cfg_port *p)
+{
+	int len = (int)strcspn(p->device, ",");
+	char path[PATH_MAX], driver[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof path, "/sys/bus/pci/devices/%s%.*s/driver",
+		strchr(p->device, ':') == strrchr(p->device, ':') ? "0000:" : "", len, p->device);
+	n = readlink(path, driver, sizeof driver - 1);
+	if (n < 0) {
+		check_add(r, CHECK_MISSING, "device",
+			"dpdk-devbind.py --status lists devices; bind this one to vfio-pci",
+			"%.*s of [port %s] has no driver or does not exist", len, p->device, p->name);
+		return;
+	}
+	driver[n] = '\0';
+	check_add(r, CHECK_OK, "device", NULL, "%.*s of [port %s], driver %.32s", len, p->device, p->name,
+		strrchr(driver, '/') ? strrchr(driver, '/') + 1 : driver);
+}
+
+void check_ports(struct check_report *r, const struct cfg *cfg)
+{
+	if (!cfg->n_ports)
+		check_add(r, CHECK_WARN, "ports",
+			"add a [port NAME] section (sandirect.conf(5)); `sandirect lab` has hosts with ports "
+			"of their own",
+			"none is configured: every connection will take TCP (NO_PORT)");
+	for (unsigned i = 0; i < cfg->n_ports; i++) {
+		check_netdev(r, &cfg->ports[i]);
+		if (is_pci(cfg->ports[i].device))
+			check_pci(r, &cfg->ports[i]);
+		else
+			check_add(r, CHECK_OK, "device", NULL, "%.160s of [port %s]", cfg->ports[i].device,
+				cfg->ports[i].name);
+	}
+}
+
+static int count_table(const struct nlmsghdr *nlh, void *ctx)
+{
+	++*(unsigned *)ctx;
+	return MNL_CB_OK;
+}
+
+/* How many nftables tables there are here (iptables-nft's included); -1: it cannot be told. */
+static int count_tables(void)
+{
+	struct mnl_socket *nl = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	char buf[8192];
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	struct nfgenmsg *nfg;
+	unsigned n = 0;
+	ssize_t got;
+	int rc = -1;
+
+	if (!nl)
+		return -1;
+	nlh->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	nlh->nlmsg_seq = (uint32_t)time(NULL);
+	nfg = mnl_nlmsg_put_extra_header(nlh, sizeof *nfg);
+	nfg->nfgen_family = AF_UNSPEC;
+	nfg->version = NFNETLINK_V0;
+	if (!mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) && mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) >= 0) {
+		do {
+			got = mnl_socket_recvfrom(nl, buf, sizeof buf);
+			rc = got <= 0 ? -1
+				      : mnl_cb_run(buf, (size_t)got, nlh->nlmsg_seq,
+						mnl_socket_get_portid(nl), count_table, &n);
+		} while (rc > 0);
+	}
+	mnl_socket_close(nl);
+	return rc < 0 ? -1 : (int)n;
+}
+
+void check_filters(struct check_report *r)
+{
+	static const char unseen[] = "nftables, cgroup-BPF, tcpdump, ss and conntrack do not see SAN traffic";
+	int n = count_tables();
+
+	if (n > 0)
+		check_add(r, CHECK_WARN, "filters",
+			"keep what they must see on TCP with rules in [rules], for instance: rule = tcp "
+			"port=22",
+			"%d nftables tables; %s", n, unseen);
+	else
+		check_add(r, CHECK_OK, "filters", NULL, "%s%s", n ? "" : "no nftables tables; ", unseen);
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A lab's names and its files. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+#include "config/value.h"
+#include "lab.h"
+
+static const char *const link_names[LAB_LINKS] = {"vhost", "memif", "veth", "udp"};
+
+const char *lab_link_name(enum lab_link link)
+{
+	return link_names[link];
+}
+
+enum lab_link lab_link_parse(const char *name)
+{
+	unsigned i = 0;
+
+	while (i < LAB_LINKS && strcmp(name, link_names[i]))
+		i++;
+	return (enum lab_link)i;
+}
+
+int lab_init(struct lab *l, const char *name)
+{
+	struct cfg *cfg = malloc(sizeof *cfg);
+	char err[CFG_ERR_LEN];
+	size_t len = strlen(name);
+
+	*l = (struct lab){.hosts = 2, .link = LAB_VHOST, .mtu = 1500, .hugepages = "auto"};
+	if (!cfg)
+		return command_fail("out of memory");
+	if (cfg_load(cfg, err, sizeof err)) {
+		free(cfg);
+		return command_fail("%s", err);
+	}
+	strcpy(l->runtime_dir, cfg->runtime_dir);
+	free(cfg);
+	if (len > LAB_MAX_NAME || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789") != len)
+		return command_fail("\"%s\" is no name for a lab: use up to %d small letters and digits",
+			name, LAB_MAX_NAME);
+	snprintf(l->dir, sizeof l->dir, "%s/lab%s%s", l->runtime_dir, len ? "-" : "", name);
+	snprintf(l->prefix, sizeof l->prefix, "sdlab%s%s", len ? "-" : "", name);
+	return 0;
+}
+
+void lab_netns(const struct lab *l, unsigned host, char out[64])
+{
+	snprintf(out, 64, "%s-h%u", l->prefix, host);
+}
+
+void lab_switch_netns(const struct lab *l, char out[64])
+{
+	snprintf(out, 64, "%s-sw", l->prefix);
+}
+
+void lab_file(const struct lab *l, const char *file, char out[PATH_MAX])
+{
+	snprintf(out, PATH_MAX, "%s/%s", l->dir, file);
+}
+
+unsigned lab_host_parse(const struct lab *l, const char *name)
+{
+	uint64_t n;
+
+	return *name == 'h' && cfg_value_count(name + 1, &n) && n <= l->hosts ? (unsigned)n : 0;
+}
+
+int lab_state_write(const struct lab *l)
+{
+	char path[PATH_MAX];
+	FILE *f;
+
+	lab_file(l, "state", path);
+	f = fopen(path, "we");
+	if (!f)
+		return -errno;
+	fprintf(f, "hosts %u\nlink %s\nmtu %u\n", l->hosts, link_names[l->link], l->mtu);
+	return fclose(f) ? -errno : 0;
+}
+
+int lab_state_read(struct lab *l)
+{
+	char path[PATH_MAX], link[16];
+	unsigned hosts, mtu;
+	FILE *f;
+	int n;
+
+	lab_file(l, "state", path);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	n = fscanf(f, "hosts %u link %15s mtu %u", &hosts, link, &mtu);
+	fclose(f);
+	if (n != 3 || !hosts || hosts > LAB_MAX_HOSTS || mtu > UINT16_MAX ||
+		lab_link_parse(link) == LAB_LINKS)
+		return -EINVAL;
+	l->hosts = hosts;
+	l->mtu = (uint16_t)mtu;
+	l->link = lab_link_parse(link);
+	return 0;
+}
+
+/*
+ * vhost: virtio-user is the server, because only that arrangement lets either side restart. The device names
+ * carry the host's number since two processes on one machine may share EAL's runtime files.
+ */
+static void write_device(const struct lab *l, unsigned host, FILE *f)
+{
+	switch (l->link) {
+	case LAB_VHOST:
+		if (host == 1)
+			fprintf(f, "device = net_virtio_user0,path=%s/san.sock,server=1,queue_size=1024\n",
+				l->dir);
+		else
+			fprintf(f, "device = net_vhost0,iface=%s/san.sock,client=1\n", l->dir);
+		break;
+	case LAB_MEMIF:
+		fprintf(f, "device = net_memif0,role=%s,socket=%s/san.sock,socket-abstract=no\n",
+			host == 1 ? "server" : "client", l->dir);
+		break;
+	case LAB_VETH:
+		fputs("device = net_af_packet0,iface=sanp0\n", f);
+		break;
+	case LAB_UDP:
+	case LAB_LINKS:
+		fputs("device = udp\n", f);
+		break;
+	}
+}
+
+int lab_config_write(const struct lab *l, unsigned host)
+{
+	const struct {
+		const char *key, *value;
+	} faults[] = {{"loss", l->loss}, {"duplicate", l->duplicate}, {"reorder", l->reorder},
+		{"corrupt", l->corrupt}, {"delay", l->delay}, {"jitter", l->jitter}, {"rate", l->rate},
+		{"seed", l->seed}};
+	char name[32], path[PATH_MAX];
+	FILE *f;
+
+	snprintf(name, sizeof name, "h%u.conf", host);
+	lab_file(l, name, path);
+	f = fopen(path, "we");
+	if (!f)
+		return -errno;
+	fprintf(f, "# Host h%u, written by `sandirect lab up`.\n[global]\nruntime_dir = %s\n\n", host,
+		l->runtime_dir);
+	fprintf(f, "[port san0]\nnetdev = san0\nmtu = %u\nhugepages = %s\n", l->mtu, l->hugepages);
+	write_device(l, host, f);
+	for (unsigned i = 0; i < sizeof faults / sizeof *faults; i++)
+		if (*faults[i].value)
+			fprintf(f, "%s = %s\n", faults[i].key, faults[i].value);
+	return fclose(f) ? -errno : 0;
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The views of `sandirect stat`. */
+#ifndef SD_APPS_STAT_H
+#define SD_APPS_STAT_H
+
+#include <stdbool.h>
+
+#include "statread.h"
+
+const char *stat_role(const struct statfile_record *r);
+const char *stat_address(const struct sd_addr *a, char out[SD_ADDR_STRLEN]);
+bool stat_is_shown(const struct statfile_record *r, bool all);
+int stat_print_json(const struct stat_file *files, unsigned n, bool all);
+
+#endif
