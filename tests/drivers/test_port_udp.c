@@ -9,6 +9,7 @@
 
 #include "port_contract.h"
 #include "probe.h"
+#include "tests/isolate.h"
 
 struct udp_link {
 	struct contract_link base;
@@ -65,5 +66,6 @@ int main(int argc, char **argv)
 {
 	struct udp_link l = {.base = {open_link, close_link, (uint16_t)(argc > 1 ? atoi(argv[1]) : 1500)}};
 
+	isolate_network();
 	return port_contract_run("port_udp", &l.base);
 }

@@ -17,6 +17,8 @@
 
 #include <cmocka.h>
 
+#include "tests/isolate.h"
+
 static char dir[] = "/tmp/sandirect-switch-XXXXXX";
 static pid_t owner;
 
@@ -43,6 +45,7 @@ void loopback_begin(void)
 	char path[sizeof dir + 16];
 	FILE *f;
 
+	isolate_network();
 	if (!mkdtemp(dir))
 		abort();
 	owner = getpid();
