@@ -27,12 +27,17 @@ class Count:
 
 
 def tap_cases(output):
-    """(passed, names of failed, skipped)"""
+    """(passed, names of failed with what is said of them, skipped)"""
     passed, failed, skipped = 0, [], 0
+    explaining = False
     for line in output.splitlines():
         m = TAP.match(line.strip())
         if not m:
+            explaining = explaining and line.startswith("# ")
+            if explaining:
+                failed[-1] += " | " + line[2:][:300]
             continue
+        explaining = bool(m.group(1)) and not m.group(3)
         if m.group(3):  # cmocka says "not ok" here too
             skipped += 1
         elif m.group(1):

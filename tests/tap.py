@@ -60,8 +60,8 @@ def run_one(number, name):
         print(f"ok {number} - {title} # SKIP {e}", flush=True)
         return 77
     except Exception as e:
-        say(e if isinstance(e, Failure) else traceback.format_exc())
         print(f"not ok {number} - {title}", flush=True)
+        say(e if isinstance(e, Failure) else traceback.format_exc())
         return 1
     say(f"{time.monotonic() - start:.1f} s")
     print(f"ok {number} - {title}", flush=True)
