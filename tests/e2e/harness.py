@@ -286,11 +286,16 @@ class Lab:
             wanted["reason"] = reason
 
         def found():
+            running = program.running()
             rows = self.connections(program, **wanted)
+            if len(rows) < count and not running:
+                raise Failure(f"{program} ended with {program.process.returncode} before its connections were seen")
             return rows if len(rows) >= count else None
         try:
             return until(found, seconds, "")
-        except Failure:
+        except Failure as e:
+            if not program.running():
+                raise e
             shown = self.stat(program)
             raise Failure(f"{program} should have {count} connections on {path} for {reason or 'any reason'}; "
                           f"stat: {json.dumps(shown)[:1500]}") from None

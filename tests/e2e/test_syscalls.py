@@ -6,7 +6,8 @@ from harness import KERNEL_ONLY, SANITIZED, SOCKBENCH, Lab, Skip, check, main, n
 
 MAX_DIFFERENCE = 200
 SHORT, LONG = 100_000, 300_000
-TRIES = 3  # others on the machine make a thread wait past its spin, and then it sleeps
+# Others on the machine make a thread wait past its spin, and then it sleeps: the least of several runs is compared.
+TRIES = 6
 
 
 def calls_of(path):
@@ -36,17 +37,22 @@ def ping_pongs(lab, count, port):
     return [calls_of(p) for p in paths]
 
 
+def least(a, b):
+    return [min(x, y) for x, y in zip(a, b)] if a else b
+
+
 @scenario
 def epoll_with_a_kernel_fd():
     need("strace")
     if SANITIZED:
         raise Skip("the sanitizer makes calls of its own")
     with Lab() as lab:
+        short = long = None
         for attempt in range(TRIES):
-            short = ping_pongs(lab, SHORT, 7000 + 2 * attempt)
-            long = ping_pongs(lab, LONG, 7001 + 2 * attempt)
+            short = least(short, ping_pongs(lab, SHORT, 7000 + 2 * attempt))
+            long = least(long, ping_pongs(lab, LONG, 7001 + 2 * attempt))
             difference = [b - a for a, b in zip(short, long)]
-            say(f"system calls of server and client: {SHORT}: {short}, {LONG}: {long}, difference {difference}")
+            say(f"least system calls of server and client: {SHORT}: {short}, {LONG}: {long}, difference {difference}")
             check(min(short + long) > 0, "strace has counted nothing")
             if KERNEL_ONLY or max(difference) < MAX_DIFFERENCE:
                 return
