@@ -4,6 +4,7 @@
  * Nothing is ever made outside the lab's own namespaces and directory.
  */
 #include <errno.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -69,28 +70,43 @@ static int make_addresses(const struct lab *l, unsigned host)
 	return 0;
 }
 
-/* The kernel declares a link up some time after it has its carrier. Moves this process. */
-static int wait_for_links(const struct lab *l, unsigned host)
+static int wait_for_interface(const char *ns, const char *ifname)
 {
-	static const char *const names[] = {"san0", "lan0", "sanp0"};
 	static const struct timespec pause = {0, LINK_PAUSE_MS * 1000000};
-	char ns[64];
-	int rc;
 
-	lab_netns(l, host, ns);
-	rc = netns_enter(ns);
-	if (rc)
-		return command_fail("%s: %s", ns, strerror(-rc));
-	for (unsigned i = 0, waited = 0; i < (l->link == LAB_VETH ? 3 : 2); waited += LINK_PAUSE_MS) {
-		if (netns_interface_is_up(names[i])) {
-			i++;
-			continue;
-		}
+	for (unsigned waited = 0; !netns_interface_is_up(ifname); waited += LINK_PAUSE_MS) {
 		if (waited > LINK_WAIT_MS)
-			return command_fail("%s: %s does not come up", ns, names[i]);
+			return command_fail("%s: %s does not come up", ns, ifname);
 		nanosleep(&pause, NULL);
 	}
 	return 0;
+}
+
+/* The kernel declares a link up some time after it has its carrier, and a bridge forwards only then. Moves
+ * this process. Host 0 is the bridges' namespace. */
+static int wait_for_links(const struct lab *l, unsigned host)
+{
+	static const char *const names[] = {"san0", "lan0", "sanp0"};
+	unsigned n = l->link == LAB_VETH ? 3 : 2;
+	char ns[64], port[IFNAMSIZ];
+	int rc;
+
+	if (host)
+		lab_netns(l, host, ns);
+	else
+		lab_switch_netns(l, ns);
+	rc = netns_enter(ns);
+	if (rc)
+		return command_fail("%s: %s", ns, strerror(-rc));
+	for (unsigned i = 0; !rc && i < n; i++) {
+		if (host)
+			rc = wait_for_interface(ns, names[i]);
+		for (unsigned h = 1; !host && !rc && h <= l->hosts; h++) {
+			snprintf(port, sizeof port, "%s-h%u", names[i], h);
+			rc = wait_for_interface(ns, port);
+		}
+	}
+	return rc;
 }
 
 static int make_dirs(const struct lab *l)
@@ -140,7 +156,7 @@ static int build(const struct lab *l)
 	for (unsigned i = 1; i <= l->hosts; i++)
 		if (make_addresses(l, i))
 			return -1;
-	for (unsigned i = 1; i <= l->hosts; i++)
+	for (unsigned i = l->hosts == 2; i <= l->hosts; i++)
 		if (wait_for_links(l, i))
 			return -1;
 	return make_state(l);
