@@ -44,7 +44,9 @@ static atomic_flag updating = ATOMIC_FLAG_INIT;
 static uint64_t first_tsc, first_ns;  /* written before mode leaves UNKNOWN */
 static uint64_t interval, last_slope; /* owned by whoever holds updating */
 
-/* A pair of simultaneous readings: the tightest of a few tries, because we may be preempted between them. */
+/* A pair of simultaneous readings: the tightest of a few tries, because we may be preempted between them. The
+ * counter's is the one from before, so that a line through the pair is not behind what the kernel's clock has
+ * told a caller: the first line would else step back. */
 static void read_pair(uint64_t *tsc, uint64_t *ns)
 {
 	uint64_t best = UINT64_MAX;
@@ -54,7 +56,7 @@ static void read_pair(uint64_t *tsc, uint64_t *ns)
 
 		if (b - a < best) {
 			best = b - a;
-			*tsc = a + (b - a) / 2;
+			*tsc = a;
 			*ns = t;
 		}
 	}

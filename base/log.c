@@ -65,7 +65,9 @@ static bool take_line(void)
 	uint64_t now = sd_clock_ns(), start = atomic_load(&window_start);
 	unsigned n;
 
-	if (now - start >= SD_S && atomic_compare_exchange_strong(&window_start, &start, now)) {
+	/* Signed: another thread may have begun the second after this one read the clock. */
+	if ((int64_t)(now - start) >= (int64_t)SD_S &&
+		atomic_compare_exchange_strong(&window_start, &start, now)) {
 		atomic_store(&window_lines, 0);
 		n = atomic_exchange(&dropped, 0);
 		if (n) {
