@@ -32,3 +32,12 @@ unsigned pv_no_lingering(struct pv *p)
 {
 	return 0;
 }
+
+int pv_no_fd(struct pv_ep *e)
+{
+	return -1;
+}
+
+void pv_no_move(struct pv_ep *e, int fd)
+{
+}

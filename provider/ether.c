@@ -329,8 +329,8 @@ static enum sd_reason ether_start(struct pv *p)
 
 /* --- endpoints --- */
 
-static int ether_listen(
-	struct pv *p, const struct sd_addr *local, unsigned backlog, void *user, struct pv_ep **out)
+static int ether_listen(struct pv *p, int socket, const struct sd_addr *local, unsigned backlog, void *user,
+	struct pv_ep **out)
 {
 	struct ether *x = of(p);
 	struct ether_ep *e;
@@ -368,8 +368,8 @@ static void await_link(struct ether *x, unsigned index)
 	}
 }
 
-static int ether_connect(
-	struct pv *p, const struct sd_addr *local, const struct sd_addr *peer, void *user, struct pv_ep **out)
+static int ether_connect(struct pv *p, int socket, const struct sd_addr *local, const struct sd_addr *peer,
+	void *user, struct pv_ep **out)
 {
 	struct ether *x = of(p);
 	struct sd_addr source = *local;

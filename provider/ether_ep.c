@@ -522,5 +522,7 @@ const struct pv_ep_ops ether_ep_ops = {
 	.set_backlog = ep_set_backlog,
 	.set_options = ep_set_options,
 	.info = ep_info,
+	.take_fd = pv_no_fd,
+	.moved = pv_no_move,
 	.close = ep_close,
 };

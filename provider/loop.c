@@ -137,8 +137,8 @@ static enum sd_reason loop_start(struct pv *p)
 	return SD_REASON_LOOP;
 }
 
-static int loop_listen(
-	struct pv *p, const struct sd_addr *local, unsigned backlog, void *user, struct pv_ep **out)
+static int loop_listen(struct pv *p, int socket, const struct sd_addr *local, unsigned backlog, void *user,
+	struct pv_ep **out)
 {
 	struct loop *l = container_of(p, struct loop, pv);
 	struct loop_ep *e;
@@ -158,8 +158,8 @@ static int loop_listen(
 	return 0;
 }
 
-static int loop_connect(
-	struct pv *p, const struct sd_addr *local, const struct sd_addr *peer, void *user, struct pv_ep **out)
+static int loop_connect(struct pv *p, int socket, const struct sd_addr *local, const struct sd_addr *peer,
+	void *user, struct pv_ep **out)
 {
 	struct loop *l = container_of(p, struct loop, pv);
 	struct loop_ep *listener = find_listener(l, peer), *a, *b;
@@ -407,6 +407,8 @@ static const struct pv_ep_ops ep_ops = {
 	.set_backlog = ep_set_backlog,
 	.set_options = ep_set_options,
 	.info = ep_info,
+	.take_fd = pv_no_fd,
+	.moved = pv_no_move,
 	.close = ep_close,
 };
 

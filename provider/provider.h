@@ -98,6 +98,12 @@ struct pv_ep_ops {
 	int (*set_backlog)(struct pv_ep *listener, unsigned backlog);
 	int (*set_options)(struct pv_ep *e, const struct pv_options *o);
 	void (*info)(struct pv_ep *e, struct pv_info *out);
+	/* The descriptor that stands for a connection and is to take the place of the program's socket, so
+	 * that other processes can be given it; -1: there is none, the socket stays. The caller's from then
+	 * on. */
+	int (*take_fd)(struct pv_ep *e);
+	/* The number at which the program now has it; the old one is about to be closed. */
+	void (*moved)(struct pv_ep *e, int fd);
 	/* Ends it; e is invalid afterwards and there are no more upcalls. Listeners: what was not accepted is
 	 * reset. */
 	void (*close)(struct pv_ep *e, enum pv_close_mode mode);
@@ -121,12 +127,14 @@ struct pv_ops {
 	/* Makes it able to carry traffic (opens ports, starts the EAL). Idempotent; slow the first time.
 	 * SD_REASON_SAN, or why not; a failure is remembered for a while. */
 	enum sd_reason (*start)(struct pv *p);
-	/* Registers a listener; works before start, and takes effect with it. -EADDRINUSE, -ENOMEM. */
-	int (*listen)(
-		struct pv *p, const struct sd_addr *local, unsigned backlog, void *user, struct pv_ep **out);
-	/* Starts a connection between these names. The provider has been started. */
-	int (*connect)(struct pv *p, const struct sd_addr *local, const struct sd_addr *peer, void *user,
+	/* Registers a listener; works before start, and takes effect with it. socket: the kernel's listener,
+	 * or -1. -EADDRINUSE, -ENOMEM. */
+	int (*listen)(struct pv *p, int socket, const struct sd_addr *local, unsigned backlog, void *user,
 		struct pv_ep **out);
+	/* Starts a connection between these names. socket: the kernel's, which holds local's port, or -1. The
+	 * provider has been started. */
+	int (*connect)(struct pv *p, int socket, const struct sd_addr *local, const struct sd_addr *peer,
+		void *user, struct pv_ep **out);
 	/* --- for the domain --- */
 	/* Moves packets and time on; returns how much it did (0: nothing). */
 	unsigned (*progress)(struct pv *p, uint64_t now);
@@ -158,5 +166,7 @@ int pv_no_arm(struct pv *p, uint64_t *max_sleep_ns);
 void pv_no_disarm(struct pv *p);
 void pv_no_slow(struct pv *p, uint64_t now);
 unsigned pv_no_lingering(struct pv *p);
+int pv_no_fd(struct pv_ep *e);
+void pv_no_move(struct pv_ep *e, int fd);
 
 #endif

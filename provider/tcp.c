@@ -141,8 +141,8 @@ static enum sd_reason tcp_start(struct pv *p)
 	return SD_REASON_SAN;
 }
 
-static int tcp_listen(
-	struct pv *p, const struct sd_addr *local, unsigned backlog, void *user, struct pv_ep **out)
+static int tcp_listen(struct pv *p, int socket, const struct sd_addr *local, unsigned backlog, void *user,
+	struct pv_ep **out)
 {
 	int fd = bound_socket(local), error;
 	struct tcp_ep *e;
@@ -164,8 +164,8 @@ static int tcp_listen(
 	return 0;
 }
 
-static int tcp_connect(
-	struct pv *p, const struct sd_addr *local, const struct sd_addr *peer, void *user, struct pv_ep **out)
+static int tcp_connect(struct pv *p, int socket, const struct sd_addr *local, const struct sd_addr *peer,
+	void *user, struct pv_ep **out)
 {
 	struct sd_addr source = *local;
 	struct sockaddr_storage ss;
@@ -401,6 +401,8 @@ static const struct pv_ep_ops ep_ops = {
 	.set_backlog = ep_set_backlog,
 	.set_options = ep_set_options,
 	.info = ep_info,
+	.take_fd = pv_no_fd,
+	.moved = pv_no_move,
 	.close = ep_close,
 };
 

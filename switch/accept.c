@@ -25,7 +25,7 @@ static void add_listener(struct sw_sock *s, struct pv *p, const struct sd_addr *
 	if (s->n_listeners == SW_MAX_LISTENERS || !p->ops->serves(p, local))
 		return;
 	/* -EADDRINUSE: another socket of a SO_REUSEPORT group has the SAN side. */
-	r = p->ops->listen(p, local, backlog, s, &l);
+	r = p->ops->listen(p, s->fd, local, backlog, s, &l);
 	if (!r)
 		s->listeners[s->n_listeners++] = l;
 	else if (r != -EADDRINUSE)

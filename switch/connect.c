@@ -214,7 +214,7 @@ static bool begin(struct sw_sock *s, const struct sockaddr *addr, socklen_t len,
 		take_kernel(s, p.provider ? SD_REASON_NO_MEMORY : p.reason);
 		return false;
 	}
-	if (p.provider->ops->connect(p.provider, &p.local, peer, s, &s->ep)) {
+	if (p.provider->ops->connect(p.provider, s->fd, &p.local, peer, s, &s->ep)) {
 		take_kernel(s, SD_REASON_NO_MEMORY);
 		return false;
 	}

@@ -157,7 +157,7 @@ static void far_end(struct host *h)
 	struct sd_addr local = hosts_addr(1, 4, PORT);
 	struct pv_ep *l, *e;
 
-	if (h->pv->ops->listen(h->pv, &local, 8, NULL, &l))
+	if (h->pv->ops->listen(h->pv, -1, &local, 8, NULL, &l))
 		die("cannot listen");
 	while (l->ops->accept(l, NULL, &e))
 		spin(h);
@@ -182,7 +182,7 @@ static struct pv_ep *try_connect(struct host *h)
 	enum sd_reason reason;
 	struct pv_ep *e;
 
-	if (h->pv->ops->connect(h->pv, &local, &peer, NULL, &e))
+	if (h->pv->ops->connect(h->pv, -1, &local, &peer, NULL, &e))
 		return NULL;
 	while (e->ops->connect_result(e, &reason) == -EINPROGRESS)
 		spin(h);

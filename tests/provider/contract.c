@@ -129,7 +129,7 @@ static void listen_on(struct end *l, unsigned family, uint16_t port, unsigned ba
 	struct sd_addr local = with_port(world->server_ip[family], port);
 
 	*l = (struct end){0};
-	assert_int_equal(world->server->ops->listen(world->server, &local, backlog, l, &l->ep), 0);
+	assert_int_equal(world->server->ops->listen(world->server, -1, &local, backlog, l, &l->ep), 0);
 }
 
 static int try_connect(struct end *c, unsigned family, uint16_t port)
@@ -146,7 +146,7 @@ static int try_connect(struct end *c, unsigned family, uint16_t port)
 	/* A switch has bound the socket. */
 	if (!world->is_tcp)
 		local.port = 40000 + next_port++ % 20000;
-	return world->client->ops->connect(world->client, &local, &peer, c, &c->ep);
+	return world->client->ops->connect(world->client, -1, &local, &peer, c, &c->ep);
 }
 
 static void connect_to(struct end *c, unsigned family, uint16_t port)
@@ -338,7 +338,7 @@ static void listen__address_in_use(void **unused)
 	struct end l;
 
 	listen_on(&l, any_family(), local.port, 8);
-	assert_int_equal(world->server->ops->listen(world->server, &local, 8, NULL, &again), -EADDRINUSE);
+	assert_int_equal(world->server->ops->listen(world->server, -1, &local, 8, NULL, &again), -EADDRINUSE);
 	close_(&l);
 	listen_on(&l, any_family(), local.port, 8);
 	close_(&l);
@@ -350,7 +350,7 @@ static void listen__any_address(void **unused)
 	struct pair p = {0};
 	struct pv_info i;
 
-	assert_int_equal(world->server->ops->listen(world->server, &any, 8, &p.l, &p.l.ep), 0);
+	assert_int_equal(world->server->ops->listen(world->server, -1, &any, 8, &p.l, &p.l.ep), 0);
 	connect_to(&p.c, any_family(), any.port);
 	accept_from(&p.l, &p.s);
 	i = info(&p.s);

@@ -107,7 +107,7 @@ static int try_connect(struct sd_addr peer, enum sd_reason *reason, struct pv_ep
 	struct sd_addr local = hosts_addr(0, 4, next_port++);
 	uint64_t end = sd_clock_ns() + PATIENCE;
 
-	assert_int_equal(pv[0]->ops->connect(pv[0], &local, &peer, &local, out), 0);
+	assert_int_equal(pv[0]->ops->connect(pv[0], -1, &local, &peer, &local, out), 0);
 	while (!settled(*out, reason))
 		assert_true(sd_clock_ns() < end);
 	return (*out)->ops->connect_result(*out, reason);
@@ -128,7 +128,7 @@ static struct pv_ep *listen_at(unsigned family, uint16_t port)
 	struct sd_addr local = hosts_addr(1, family, port);
 	struct pv_ep *l;
 
-	assert_int_equal(pv[1]->ops->listen(pv[1], &local, 8, &local, &l), 0);
+	assert_int_equal(pv[1]->ops->listen(pv[1], -1, &local, 8, &local, &l), 0);
 	return l;
 }
 
@@ -206,7 +206,7 @@ static void address__added_while_running(void **state)
 	struct pv_ep *l, *e;
 
 	start_both();
-	assert_int_equal(pv[1]->ops->listen(pv[1], &local, 8, NULL, &l), 0);
+	assert_int_equal(pv[1]->ops->listen(pv[1], -1, &local, 8, NULL, &l), 0);
 	assert_int_equal(reason_for(local), SD_REASON_PEER_SILENT);
 	hosts_enter(1);
 	run("ip addr add 10.77.0.50/24 dev " HOSTS_NETDEV);
@@ -238,7 +238,7 @@ static void silent_host__costs_one_wait(void **state)
 		enum sd_reason reason;
 		struct pv_ep *e;
 
-		assert_int_equal(pv[0]->ops->connect(pv[0], &(struct sd_addr){0}, &peer, NULL, &e), 0);
+		assert_int_equal(pv[0]->ops->connect(pv[0], -1, &(struct sd_addr){0}, &peer, NULL, &e), 0);
 		assert_int_equal(e->ops->connect_result(e, &reason), -ETIMEDOUT); /* at once */
 		e->ops->close(e, PV_CLOSE_GRACEFUL);
 	}
@@ -410,7 +410,7 @@ static void sleep__and_the_helper(void **state)
 
 	start_both();
 	l = listen_at(4, 80);
-	assert_int_equal(pv[0]->ops->connect(pv[0], &local, &peer, NULL, &e), 0);
+	assert_int_equal(pv[0]->ops->connect(pv[0], -1, &local, &peer, NULL, &e), 0);
 	while (e->ops->connect_result(e, &reason) == -EINPROGRESS) {
 		pv_sleep(domain, pv_waiter_self(domain), NULL, 0, end, NULL);
 		assert_true(sd_clock_ns() < end);
