@@ -29,7 +29,9 @@
 	X(21, DISABLED, "switched off by SANDIRECT=off or by the launcher")                                  \
 	X(22, NOT_YET, "a socket that is not connected yet")                                                 \
 	X(23, BACKLOG, "accepted over TCP while the SAN side was not started")                               \
-	X(24, INHERITED, "connected before this program was executed")
+	X(24, INHERITED, "connected before this program was executed")                                       \
+	X(25, NO_DAEMON, "the daemon does not answer; start sandirectd")                                     \
+	X(26, LIMIT_USER, "this user has as many connections as the daemon allows")
 
 enum sd_reason {
 #define X(n, name, text) SD_REASON_##name = n,

@@ -14,7 +14,7 @@
 static const char *const names[] = {"SAN", "LOOP", "RULE", "NO_PORT", "NO_ROUTE", "GATEWAY", "LOCAL",
 	"PEER_SILENT", "PEER_NO_LISTENER", "PEER_REFUSED", "PEER_VERSION", "PORT_BUSY", "PORT_DOWN",
 	"START_FAILED", "LIMIT_NOFILE", "LIMIT_AS", "FORKED", "OPTION", "PEER_TCP", "FASTOPEN", "NO_MEMORY",
-	"DISABLED", "NOT_YET", "BACKLOG", "INHERITED"};
+	"DISABLED", "NOT_YET", "BACKLOG", "INHERITED", "NO_DAEMON", "LIMIT_USER"};
 
 static void reason__stable(void **state)
 {
@@ -24,6 +24,8 @@ static void reason__stable(void **state)
 	assert_int_equal(SD_REASON_SAN, 0);
 	assert_int_equal(SD_REASON_PEER_SILENT, 7);
 	assert_int_equal(SD_REASON_INHERITED, 24);
+	assert_int_equal(SD_REASON_NO_DAEMON, 25);
+	assert_int_equal(SD_REASON_LIMIT_USER, 26);
 }
 
 /* In the list itself, where a number that is used twice would leave a gap elsewhere or hide a reason. */
