@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A packet is a header and the fields of its type, nothing else. It is never empty, so that an empty one is
+ * wrong and the end of the stream is not mistaken for it. */
+#include "provider/channel.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* Of the kernel's (include/linux/socket.h), newer than some C libraries. */
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 0x04
+#endif
+
+struct header {
+	uint16_t type;
+	uint16_t len; /* of what follows */
+	uint32_t id;
+};
+
+union body {
+	struct channel_hello hello;
+	struct channel_welcome welcome;
+	struct channel_connect connect;
+	struct channel_listen listen;
+	struct channel_stream stream;
+	struct channel_refused refused;
+};
+
+struct packet {
+	struct header header;
+	union body body;
+};
+
+/* More than three descriptors and the credentials that a socket with SO_PASSCRED gets: too many descriptors
+ * are then seen to be too many. What does not fit even here the kernel drops itself. */
+union control {
+	char bytes[256];
+	struct cmsghdr align;
+};
+
+#define STREAM_LEN (offsetof(struct channel_stream, end) + 1) /* padding is not sent */
+
+_Static_assert(sizeof(struct header) == 8, "the header has no padding");
+_Static_assert(sizeof(struct channel_hello) == 4 + CHANNEL_NAME_LEN, "no padding to send");
+_Static_assert(
+	sizeof(struct channel_connect) == 48 && sizeof(struct channel_listen) == 28 && STREAM_LEN == 50,
+	"no padding to send");
+
+static const struct shape {
+	uint8_t len, fds;
+} shapes[CHANNEL_TYPE_END] = {
+	[CHANNEL_HELLO] = {sizeof(struct channel_hello), 0},
+	[CHANNEL_WELCOME] = {sizeof(struct channel_welcome), 0},
+	[CHANNEL_CONNECT] = {sizeof(struct channel_connect), 1},
+	[CHANNEL_CONNECTED] = {STREAM_LEN, 3},
+	[CHANNEL_LISTEN] = {sizeof(struct channel_listen), 1},
+	[CHANNEL_LISTENING] = {0, 1},
+	[CHANNEL_ADOPT] = {0, 1},
+	[CHANNEL_ADOPTED] = {STREAM_LEN, 2},
+	[CHANNEL_REFUSED] = {sizeof(struct channel_refused), 0},
+	[CHANNEL_INCOMING] = {STREAM_LEN, 3},
+};
+
+static bool type_is_known(unsigned type)
+{
+	return type >= CHANNEL_HELLO && type < CHANNEL_TYPE_END;
+}
+
+static bool is_zero(const uint8_t *p, size_t len)
+{
+	while (len && !*p)
+		p++, len--;
+	return !len;
+}
+
+/* In the one form that an address has, so that those who look it up may compare bytes. */
+static bool is_addr(const struct sd_addr *a)
+{
+	struct sd_addr plain = *a;
+
+	if (a->pad || (a->family != 4 && a->family != 6))
+		return false;
+	if (a->family == 4)
+		return !a->scope && is_zero(a->ip + 4, sizeof a->ip - 4);
+	sd_addr_unmap(&plain);
+	return plain.family == 6;
+}
+
+static bool is_no_addr(const struct sd_addr *a)
+{
+	return !a->family && !a->pad && !a->scope && sd_addr_is_any(a);
+}
+
+static bool is_name(const struct sd_addr *a)
+{
+	return is_addr(a) && a->port;
+}
+
+static bool check_connect(const struct channel_connect *c)
+{
+	if (!is_name(&c->peer))
+		return false;
+	return is_no_addr(&c->local) || (is_addr(&c->local) && c->local.family == c->peer.family);
+}
+
+static bool check_stream(const struct channel_stream *s)
+{
+	if (!is_name(&s->local) || !is_name(&s->peer) || s->local.family != s->peer.family)
+		return false;
+	return s->path <= CHANNEL_PATH_NET && s->end <= 1;
+}
+
+static bool check_refused(const struct channel_refused *r)
+{
+	return r->error > 0 && r->error <= 4095 && r->reason >= 0 && r->reason < SD_REASON_COUNT;
+}
+
+static bool check_body(const struct channel_message *m)
+{
+	switch (m->type) {
+	case CHANNEL_HELLO:
+		return m->hello.version && memchr(m->hello.program, 0, sizeof m->hello.program);
+	case CHANNEL_WELCOME:
+		return m->welcome.version <= CHANNEL_VERSION;
+	case CHANNEL_CONNECT:
+		return check_connect(&m->connect);
+	case CHANNEL_LISTEN:
+		return is_name(&m->listen.local);
+	case CHANNEL_INCOMING:
+		return !m->id && check_stream(&m->stream);
+	case CHANNEL_CONNECTED:
+	case CHANNEL_ADOPTED:
+		return check_stream(&m->stream);
+	case CHANNEL_REFUSED:
+		return check_refused(&m->refused);
+	default: /* nothing but its descriptor */
+		return true;
+	}
+}
+
+bool channel_check(const struct channel_message *m)
+{
+	if (!type_is_known(m->type) || m->n_fds != shapes[m->type].fds)
+		return false;
+	for (unsigned i = 0; i < m->n_fds; i++)
+		if (m->fds[i] < 0)
+			return false;
+	return check_body(m);
+}
+
+static void empty(struct channel_message *m)
+{
+	memset(m, 0, sizeof *m);
+	for (unsigned i = 0; i < CHANNEL_FDS; i++)
+		m->fds[i] = -1;
+}
+
+void channel_close_fds(struct channel_message *m)
+{
+	for (unsigned i = 0; i < m->n_fds && i < CHANNEL_FDS; i++) {
+		if (m->fds[i] >= 0)
+			close(m->fds[i]);
+		m->fds[i] = -1;
+	}
+	m->n_fds = 0;
+}
+
+/* The bytes of m; how many. What lies behind a text's end stays here: it may be anything of this process. */
+static size_t pack(const struct channel_message *m, struct packet *p)
+{
+	size_t len = shapes[m->type].len;
+
+	memset(p, 0, sizeof *p);
+	p->header = (struct header){.type = m->type, .len = (uint16_t)len, .id = m->id};
+	memcpy(&p->body, &m->hello, len); /* members of a union begin where it begins */
+	if (m->type == CHANNEL_HELLO) {
+		size_t used = strlen(m->hello.program);
+
+		memset(p->body.hello.program + used, 0, sizeof p->body.hello.program - used);
+	}
+	return sizeof p->header + len;
+}
+
+int channel_send(int fd, const struct channel_message *m)
+{
+	struct packet p;
+	struct iovec iov = {.iov_base = &p};
+	union control control = {0};
+	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n;
+
+	if (!channel_check(m))
+		return -EINVAL;
+	iov.iov_len = pack(m, &p);
+	if (m->n_fds) {
+		struct cmsghdr *c = &control.align;
+
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(m->n_fds * sizeof *m->fds);
+		memcpy(CMSG_DATA(c), m->fds, m->n_fds * sizeof *m->fds);
+		h.msg_control = control.bytes;
+		h.msg_controllen = CMSG_SPACE(m->n_fds * sizeof *m->fds);
+	}
+	do
+		n = sendmsg(fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0; /* a packet goes as a whole */
+}
+
+/* Takes over all descriptors beside a packet: into fds the first of them, the others are closed. How many
+ * were passed. What the kernel adds by a socket option is not a message's and is dropped. */
+static unsigned take_fds(struct msghdr *h, int fds[CHANNEL_FDS])
+{
+	unsigned n = 0;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
+		const unsigned char *data = CMSG_DATA(c);
+		size_t len = c->cmsg_len - CMSG_LEN(0);
+		bool passed = c->cmsg_type == SCM_RIGHTS;
+
+		if (c->cmsg_level != SOL_SOCKET || (!passed && c->cmsg_type != SCM_PIDFD))
+			continue;
+		for (; len >= sizeof(int); len -= sizeof(int), data += sizeof(int)) {
+			int fd;
+
+			memcpy(&fd, data, sizeof fd);
+			if (passed && n++ < CHANNEL_FDS)
+				fds[n - 1] = fd;
+			else if (fd >= 0)
+				close(fd);
+		}
+	}
+	return n;
+}
+
+/* Fills in m from n bytes; are they what the header says, and as many as the type has? */
+static bool unpack(struct channel_message *m, const struct packet *p, size_t n)
+{
+	const struct header *h = &p->header;
+
+	if (n < sizeof *h || n != sizeof *h + h->len)
+		return false;
+	if (!type_is_known(h->type) || h->len != shapes[h->type].len)
+		return false;
+	m->type = h->type;
+	m->id = h->id;
+	memcpy(&m->hello, &p->body, h->len);
+	return true;
+}
+
+static int refuse(struct channel_message *m, int error)
+{
+	channel_close_fds(m);
+	empty(m);
+	return error;
+}
+
+/* The sender did nothing wrong and waits for an answer. */
+static int refuse_unreceived(struct channel_message *m)
+{
+	uint16_t type = m->type;
+	uint32_t id = m->id;
+
+	refuse(m, 0);
+	m->type = type;
+	m->id = id;
+	return -EMFILE;
+}
+
+/* After an empty read: the end of the stream, or an empty packet? If the sender of one is gone since, nobody
+ * minds which it was. */
+static bool has_hung_up(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL);
+}
+
+/* The other side's end resets ours when it closes with messages unread. That is told once and before the
+ * messages which came earlier: the second call gets those, and then the end. */
+static ssize_t receive(int fd, struct msghdr *h)
+{
+	struct msghdr fresh = *h;
+	bool was_reset = false;
+	ssize_t n;
+
+	for (;;) {
+		*h = fresh;
+		n = recvmsg(fd, h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		if (n >= 0)
+			return n;
+		if (errno == ECONNRESET && !was_reset)
+			was_reset = true;
+		else if (errno != EINTR)
+			return -errno;
+	}
+}
+
+int channel_recv(int fd, struct channel_message *m)
+{
+	struct packet p;
+	struct iovec iov = {.iov_base = &p, .iov_len = sizeof p};
+	union control control;
+	struct msghdr h = {.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof control.bytes};
+	ssize_t n;
+	unsigned n_fds;
+
+	empty(m);
+	n = receive(fd, &h);
+	if (n < 0)
+		return (int)n;
+	n_fds = take_fds(&h, m->fds);
+	m->n_fds = n_fds < CHANNEL_FDS ? n_fds : CHANNEL_FDS;
+	if (!n && !n_fds && !(h.msg_flags & MSG_CTRUNC))
+		return has_hung_up(fd) ? -ECONNRESET : -EPROTO;
+	if (h.msg_flags & MSG_TRUNC || !unpack(m, &p, (size_t)n))
+		return refuse(m, -EPROTO);
+	if (h.msg_flags & MSG_CTRUNC && n_fds < shapes[m->type].fds)
+		return refuse_unreceived(m);
+	if (h.msg_flags & MSG_CTRUNC || n_fds > CHANNEL_FDS || !channel_check(m))
+		return refuse(m, -EPROTO);
+	return 0;
+}
