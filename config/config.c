@@ -39,6 +39,7 @@ static const struct key global_keys[] = {
 	{"log", LEVEL, IN(cfg, log_level), 0, 0, "error, warn, info or debug", "warn"},
 	{"log_file", PATH, IN(cfg, log_file), 0, 0, "an absolute path", "/var/log/sandirect.log"},
 	{"runtime_dir", PATH, IN(cfg, runtime_dir), 0, 0, "an absolute path", "/run/sandirect"},
+	{"daemon", PATH, IN(cfg, daemon), 0, 0, "an absolute path", "/run/sandirect/sandirectd.sock"},
 	{"spin", TIME, IN(cfg, spin_ns), 0, 10 * SECOND, "a time up to 10s", "50us"},
 	{"find_timeout", TIME, IN(cfg, find_timeout_ns), 1000000, 10 * SECOND, "a time from 1ms to 10s",
 		"50ms"},

@@ -56,7 +56,8 @@ struct cfg {
 	enum sd_log_level log_level; /* log = error|warn|info|debug; SANDIRECT_LOG */
 	char log_file[256];	     /* empty: standard error */
 	char runtime_dir[128];	     /* /run/sandirect; SANDIRECT_RUNTIME_DIR */
-	uint64_t spin_ns;	     /* spin = 50us; SANDIRECT_SPIN_US=50 */
+	char daemon[108]; /* its socket; empty: this process opens ports of its own; SANDIRECT_DAEMON */
+	uint64_t spin_ns; /* spin = 50us; SANDIRECT_SPIN_US=50 */
 	uint64_t find_timeout_ns, negative_ttl_ns, positive_ttl_ns;
 	uint64_t exit_linger_ns;
 	/* transport */

@@ -118,6 +118,13 @@ static int apply_env(struct cfg *c, char *err, size_t err_len)
 				"an absolute path of less than 128 bytes", err, err_len);
 		strcpy(c->runtime_dir, v);
 	}
+	v = secure_getenv("SANDIRECT_DAEMON");
+	if (v && *v) {
+		if (*v != '/' || strlen(v) >= sizeof c->daemon)
+			return complain_env("SANDIRECT_DAEMON", v, "an absolute path of less than 108 bytes",
+				err, err_len);
+		strcpy(c->daemon, v);
+	}
 	return 0;
 }
 

@@ -118,6 +118,7 @@ static void parse__defaults(void **state)
 	assert_int_equal(parse(""), 0);
 	assert_true(cfg.enabled && cfg.crc);
 	assert_string_equal(cfg.runtime_dir, "/run/sandirect");
+	assert_string_equal(cfg.daemon, "");
 	assert_string_equal(cfg.congestion, "swift");
 	assert_string_equal(cfg.file, "a.conf");
 	assert_int_equal(cfg.n_ports, 0);
@@ -131,6 +132,7 @@ static void parse__every_section(void **state)
 			       "log = debug ; why\r\n"
 			       "  spin=20us\r\n"
 			       "runtime_dir = /tmp/x\n"
+			       "daemon = /run/d.sock\n"
 			       "[ transport ]\n"
 			       "crc = off\n"
 			       "ring_max = 8M\n"
@@ -153,6 +155,7 @@ static void parse__every_section(void **state)
 	assert_int_equal(cfg.log_level, SD_LOG_DEBUG);
 	assert_int_equal(cfg.spin_ns, 20000);
 	assert_string_equal(cfg.runtime_dir, "/tmp/x");
+	assert_string_equal(cfg.daemon, "/run/d.sock");
 	assert_false(cfg.crc);
 	assert_int_equal(cfg.ring_max, 8 << 20);
 	assert_string_equal(cfg.congestion, "fixed");
@@ -182,6 +185,7 @@ static void parse__bad_line_has_place_and_remedy(void **state)
 	refused("[global]\nlog = loud\n", "a.conf:2: log = loud: must be error, warn", "log = warn");
 	refused("[global]\nspin = 50\n", "a.conf:2: spin = 50", "spin = 50us");
 	refused("[global]\nruntime_dir = here\n", "a.conf:2: runtime_dir", "absolute");
+	refused("[global]\ndaemon = here\n", "a.conf:2: daemon", "absolute");
 	refused("[transport]\nring_min = 5000\n", "a.conf:2: ring_min", "power of two");
 	refused("[transport]\nwindow_packets = 2000\n", "a.conf:2: window_packets", "1024");
 	refused("[transport]\ncongestion = swif\n", "a.conf:2: congestion", "swift, fixed");
@@ -308,8 +312,8 @@ static void match__first_rule_decides(void **state)
 
 static void clear_env(void)
 {
-	static const char *const names[] = {
-		"SANDIRECT", "SANDIRECT_LOG", "SANDIRECT_SPIN_US", "SANDIRECT_RUNTIME_DIR"};
+	static const char *const names[] = {"SANDIRECT", "SANDIRECT_LOG", "SANDIRECT_SPIN_US",
+		"SANDIRECT_RUNTIME_DIR", "SANDIRECT_DAEMON"};
 
 	for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
 		unsetenv(names[i]);
@@ -323,18 +327,20 @@ static void load__environment_wins(void **state)
 	setenv("SANDIRECT_LOG", "info", 1);
 	setenv("SANDIRECT_SPIN_US", "7", 1);
 	setenv("SANDIRECT_RUNTIME_DIR", "/tmp/r", 1);
+	setenv("SANDIRECT_DAEMON", "/tmp/d", 1);
 	assert_int_equal(cfg_load(&cfg, err, sizeof err), 0);
 	assert_false(cfg.enabled);
 	assert_int_equal(cfg.log_level, SD_LOG_INFO);
 	assert_int_equal(cfg.spin_ns, 7000);
 	assert_string_equal(cfg.runtime_dir, "/tmp/r");
+	assert_string_equal(cfg.daemon, "/tmp/d");
 }
 
 static void load__bad_environment_is_refused(void **state)
 {
 	static const char *const bad[][2] = {{"SANDIRECT", "maybe"}, {"SANDIRECT_LOG", "loud"},
 		{"SANDIRECT_SPIN_US", "5us"}, {"SANDIRECT_SPIN_US", "-1"},
-		{"SANDIRECT_RUNTIME_DIR", "relative"}};
+		{"SANDIRECT_RUNTIME_DIR", "relative"}, {"SANDIRECT_DAEMON", "relative"}};
 
 	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
 		clear_env();
