@@ -64,6 +64,7 @@ static const struct shape {
 	[CHANNEL_ADOPTED] = {STREAM_LEN, 2},
 	[CHANNEL_REFUSED] = {sizeof(struct channel_refused), 0},
 	[CHANNEL_INCOMING] = {STREAM_LEN, 3},
+	[CHANNEL_BACKLOG] = {sizeof(struct channel_backlog), 0},
 };
 
 static bool type_is_known(unsigned type)

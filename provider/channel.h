@@ -23,6 +23,7 @@
  *   ADOPT    (end)         ->                                        inherited or passed
  *                          <-   ADOPTED (memory, bell)         or  REFUSED
  *   queue:                 <-   INCOMING (end, memory, bell)
+ *   queue: BACKLOG         ->                                        how many may wait from now on
  */
 #ifndef SD_PROVIDER_CHANNEL_H
 #define SD_PROVIDER_CHANNEL_H
@@ -48,6 +49,7 @@ enum channel_type {
 	CHANNEL_ADOPTED,
 	CHANNEL_REFUSED,
 	CHANNEL_INCOMING,
+	CHANNEL_BACKLOG,
 	CHANNEL_TYPE_END
 };
 
@@ -77,6 +79,10 @@ struct channel_listen {
 	uint32_t backlog;
 };
 
+struct channel_backlog {
+	uint32_t backlog;
+};
+
 /* CONNECTED, ADOPTED, INCOMING. */
 struct channel_stream {
 	struct sd_addr local, peer;
@@ -99,6 +105,7 @@ struct channel_message {
 		struct channel_listen listen;
 		struct channel_stream stream;
 		struct channel_refused refused;
+		struct channel_backlog backlog;
 	};
 	/* Descriptors: the receiver owns them, close-on-exec; what it does not want to keep it closes with
 	 * channel_close_fds(). The sender keeps its own. In the order that the list above gives. */

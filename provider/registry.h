@@ -38,6 +38,9 @@ void pv_ether_describe(const struct pv *p, char *out, size_t len);
 /* Two sockets of one process. Serves the addresses that san serves. */
 int pv_loop_open(struct pv *san, pv_ready_fn *ready, struct pv **out);
 
+/* Programs of this host that have the same daemon, through shared memory. path: the daemon's socket. */
+int pv_shm_open(const char *path, pv_ready_fn *ready, struct pv **out);
+
 /* The kernel's TCP behind the same SPI: the yardstick of the contract suite, and a carrier for hosts without
  * ports. */
 int pv_tcp_open(pv_ready_fn *ready, struct pv **out);

@@ -41,7 +41,8 @@ static const struct {
 	[CHANNEL_ADOPT] = {0, 1},
 	[CHANNEL_ADOPTED] = {50, 2},
 	[CHANNEL_REFUSED] = {8, 0},
-	[CHANNEL_INCOMING] = {50, 3}};
+	[CHANNEL_INCOMING] = {50, 3},
+	[CHANNEL_BACKLOG] = {4, 0}};
 
 static const struct sd_addr v4 = {.family = 4, .port = 4711, .ip = {10, 77, 0, 1}};
 static const struct sd_addr v6 = {.family = 6, .port = 4712, .scope = 3, .ip = {0xfe, 0x80, [15] = 2}};
@@ -115,6 +116,9 @@ static struct channel_message sample(unsigned type)
 		m.stream =
 			(struct channel_stream){.local = v4, .peer = v4, .path = CHANNEL_PATH_NET, .end = 1};
 		m.stream.peer.ip[3] = 2;
+		break;
+	case CHANNEL_BACKLOG:
+		m.backlog.backlog = 64;
 		break;
 	case CHANNEL_REFUSED:
 		m.refused =

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The contract suite over each provider there is, chosen by the program's argument. */
+#include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "contract.h"
 #include "hosts.h"
+#include "provider/broker.h"
 #include "provider/ether_private.h"
 
 #define V4 (1u << 4)
@@ -110,10 +116,56 @@ static int open_loop(struct world *w, pv_ready_fn *ready)
 	return pv_domain_add(w->domain, w->client);
 }
 
+/* The daemon's part, in a thread of its own. */
+static void *run_broker(void *arg)
+{
+	struct broker *b = arg;
+	struct pollfd p = {.fd = broker_fd(b), .events = POLLIN};
+
+	for (;;) {
+		poll(&p, 1, 10);
+		broker_progress(b, sd_clock_ns());
+	}
+	return NULL;
+}
+
+static int open_shm(struct world *w, pv_ready_fn *ready)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct broker_config bc = {.size = sizeof bc};
+	char dir[] = "/tmp/sandirect-shm-XXXXXX";
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct broker *b;
+	pthread_t thread;
+
+	hosts_enter(0);
+	set_addresses(w, 0, 0);
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(a.sun_path, sizeof a.sun_path, "%s/s", dir);
+	if (bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 16) || broker_open(&bc, fd, &b) ||
+		pthread_create(&thread, NULL, run_broker, b))
+		return -1;
+	if (pv_shm_open(a.sun_path, ready, &w->client) || pv_domain_add(w->domain, w->client))
+		return -1;
+	w->server = w->client;
+	if (w->client->ops->start(w->client) != SD_REASON_SAN)
+		return -1;
+	unlink(a.sun_path);
+	rmdir(dir);
+	return 0;
+}
+
 static struct world worlds[] = {
 	{.name = "tcp", .open = open_tcp, .is_tcp = true, .families = V4 | V6, .no_listener = SD_REASON_SAN},
 	{.name = "loop",
 		.open = open_loop,
+		.in_process = true,
+		.keeps_backlog = true,
+		.families = V4 | V6,
+		.no_listener = SD_REASON_LOCAL},
+	{.name = "shm",
+		.open = open_shm,
 		.in_process = true,
 		.keeps_backlog = true,
 		.families = V4 | V6,
@@ -152,6 +204,6 @@ int main(int argc, char **argv)
 		if (argc == 2 && !strcmp(worlds[i].name, argv[1]))
 			return contract_run(&worlds[i]);
 	}
-	fprintf(stderr, "usage: %s tcp|loop|sim|lossy|udp4|udp6\n", argv[0]);
+	fprintf(stderr, "usage: %s tcp|loop|shm|sim|lossy|udp4|udp6\n", argv[0]);
 	return 2;
 }

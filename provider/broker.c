@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The broker's programs: their greetings and requests, and the events of everything it watches. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "provider/broker_private.h"
+#include "provider/segment.h"
+
+#define EVENTS 64
+/* Requests of one program before the others have their turn. */
+#define TURN 16
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+/* --- what is watched --- */
+
+int watch_add(struct broker *b, struct watch *w, enum watch_kind kind, int fd, uint32_t events)
+{
+	struct epoll_event ev = {.events = events, .data.ptr = w};
+
+	w->kind = kind;
+	w->fd = fd;
+	return epoll_ctl(b->events, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+}
+
+void watch_end(struct broker *b, struct watch *w)
+{
+	if (w->fd < 0)
+		return;
+	/* Its file may live on elsewhere, and would go on telling us. */
+	epoll_ctl(b->events, EPOLL_CTL_DEL, w->fd, NULL);
+	close(w->fd);
+	w->fd = -1;
+}
+
+uint64_t netns_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof cookie;
+
+	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) ? 0 : cookie;
+}
+
+/* --- programs --- */
+
+static void client_free(struct broker *b, struct client *c)
+{
+	watch_end(b, &c->watch);
+	list_remove(&c->node);
+	die(b, &c->grave, c);
+	b->stats.clients--;
+}
+
+static void greet(struct broker *b, int fd)
+{
+	struct client *c = calloc(1, sizeof *c);
+	struct ucred cred;
+	socklen_t len = sizeof cred;
+
+	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) ||
+		watch_add(b, &c->watch, WATCH_CLIENT, fd, EPOLLIN)) {
+		free(c);
+		close(fd);
+		return;
+	}
+	c->uid = cred.uid;
+	list_push_back(&b->clients, &c->node);
+	b->stats.clients++;
+}
+
+static unsigned open_door(struct broker *b)
+{
+	unsigned n = 0;
+	int fd;
+
+	while (n < TURN && (fd = accept4(b->door.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
+		greet(b, fd);
+		n++;
+	}
+	return n;
+}
+
+/* --- requests --- */
+
+/* False: the program does not read its answers, and is given up. */
+static bool answer(struct client *c, struct channel_message *m)
+{
+	return !channel_send(c->watch.fd, m);
+}
+
+static bool refuse(struct broker *b, struct client *c, uint32_t id, int error, enum sd_reason reason)
+{
+	struct channel_message m = {.type = CHANNEL_REFUSED, .id = id, .refused = {-error, reason}};
+
+	b->stats.refused++;
+	return answer(c, &m);
+}
+
+static bool on_hello(struct broker *b, struct client *c, const struct channel_message *m)
+{
+	struct channel_message a = {.type = CHANNEL_WELCOME,
+		.id = m->id,
+		.welcome = {m->hello.version < CHANNEL_VERSION ? m->hello.version : CHANNEL_VERSION,
+			b->cfg.max_connections}};
+
+	c->greeted = a.welcome.version == CHANNEL_VERSION;
+	if (!c->greeted)
+		a.welcome.version = 0;
+	return answer(c, &a) && c->greeted;
+}
+
+static enum sd_reason reason_of(int error)
+{
+	switch (error) {
+	case -ECONNREFUSED:
+		return SD_REASON_LOCAL; /* or another host's: that is not this function's to know */
+	case -EAGAIN:
+		return SD_REASON_PEER_REFUSED;
+	case -EDQUOT:
+		return SD_REASON_LIMIT_USER;
+	default:
+		return SD_REASON_NO_MEMORY;
+	}
+}
+
+static bool on_connect(struct broker *b, struct client *c, struct channel_message *m, uint64_t now)
+{
+	struct channel_message a;
+	int r = stream_join(b, c, &m->connect, m->fds[0], now, &a);
+	bool ok;
+
+	/* A program that is answered may count on its port's being free when it closes its socket. */
+	if (r)
+		channel_close_fds(m);
+	if (r)
+		return refuse(b, c, m->id, r == -EAGAIN || r == -EDQUOT ? -ECONNREFUSED : r, reason_of(r));
+	m->n_fds = 0;
+	a.id = m->id;
+	ok = answer(c, &a);
+	close(a.fds[0]);
+	return ok;
+}
+
+static bool on_listen(struct broker *b, struct client *c, struct channel_message *m)
+{
+	struct channel_message a = {.type = CHANNEL_LISTENING, .id = m->id, .n_fds = 1};
+	int r = listener_add(b, c, &m->listen, m->fds[0], &a.fds[0]);
+	bool ok;
+
+	channel_close_fds(m);
+	if (r)
+		return refuse(b, c, m->id, r, SD_REASON_NO_MEMORY);
+	ok = answer(c, &a);
+	close(a.fds[0]);
+	return ok;
+}
+
+static bool on_adopt(struct broker *b, struct client *c, const struct channel_message *m)
+{
+	struct end *e = stream_end_at(b, m->fds[0]);
+	struct channel_message a;
+
+	/* Having the descriptor is what entitles to the connection. */
+	if (!e)
+		return refuse(b, c, m->id, -ENOENT, SD_REASON_INHERITED);
+	stream_describe(e, &a);
+	a.type = CHANNEL_ADOPTED;
+	a.id = m->id;
+	a.fds[0] = e->stream->memory;
+	a.fds[1] = e->stream->end[e == e->stream->end].watch.fd;
+	a.n_fds = 2;
+	if (a.fds[1] < 0)
+		return refuse(b, c, m->id, -ECONNRESET, SD_REASON_INHERITED);
+	return answer(c, &a);
+}
+
+static bool on_message(struct broker *b, struct client *c, struct channel_message *m, uint64_t now)
+{
+	if (!c->greeted && m->type != CHANNEL_HELLO)
+		return false;
+	switch (m->type) {
+	case CHANNEL_HELLO:
+		return on_hello(b, c, m);
+	case CHANNEL_CONNECT:
+		return on_connect(b, c, m, now);
+	case CHANNEL_LISTEN:
+		return on_listen(b, c, m);
+	case CHANNEL_ADOPT:
+		return on_adopt(b, c, m);
+	}
+	return false;
+}
+
+static unsigned serve(struct broker *b, struct client *c, uint64_t now)
+{
+	struct channel_message m;
+	unsigned n = 0;
+	bool ok;
+	int r;
+
+	while (n < TURN) {
+		r = channel_recv(c->watch.fd, &m);
+		if (r == -EAGAIN)
+			return n;
+		ok = !r && on_message(b, c, &m, now);
+		channel_close_fds(&m);
+		if (!ok) {
+			b->stats.bad_messages += r != -ECONNRESET;
+			client_free(b, c);
+			return n + 1;
+		}
+		n++;
+	}
+	return n;
+}
+
+/* --- events --- */
+
+static unsigned on_event(struct broker *b, struct watch *w, uint32_t events, uint64_t now)
+{
+	if (w->fd < 0)
+		return 0; /* has ended in this batch */
+	switch (w->kind) {
+	case WATCH_DOOR:
+		return open_door(b);
+	case WATCH_CLIENT:
+		return serve(b, container_of(w, struct client, watch), now);
+	case WATCH_QUEUE:
+		if (events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) {
+			struct queue *q = container_of(w, struct queue, watch);
+
+			queue_hung_up(b, q);
+			streams_offer_again(b, q, now);
+			queue_free(b, q);
+		} else {
+			queue_hear(b, container_of(w, struct queue, watch));
+		}
+		return 1;
+	case WATCH_END:
+		end_event(b, container_of(w, struct end, watch), events);
+		return 1;
+	}
+	return 0;
+}
+
+void die(struct broker *b, struct grave *g, void *whole)
+{
+	g->whole = whole;
+	list_push_back(&b->graves, &g->node);
+}
+
+static void bury(struct broker *b)
+{
+	struct list *it;
+
+	while ((it = list_pop_front(&b->graves)))
+		free(container_of(it, struct grave, node)->whole);
+}
+
+unsigned broker_progress(struct broker *b, uint64_t now)
+{
+	struct epoll_event ev[EVENTS];
+	unsigned work = 0;
+	int n = epoll_wait(b->events, ev, EVENTS, 0);
+
+	for (int i = 0; i < n; i++)
+		work += on_event(b, ev[i].data.ptr, ev[i].events, now);
+	if (now >= broker_deadline(b))
+		streams_timeout(b, now);
+	bury(b);
+	return work;
+}
+
+int broker_fd(const struct broker *b)
+{
+	return b->events;
+}
+
+void broker_stats(const struct broker *b, struct broker_stats *out)
+{
+	*out = b->stats;
+}
+
+/* --- life --- */
+
+int broker_open(const struct broker_config *cfg, int listening, struct broker **out)
+{
+	struct broker *b;
+	int r;
+
+	if (cfg->size != sizeof *cfg || cfg->max_class >= SEGMENT_CLASSES)
+		return -EINVAL;
+	b = calloc(1, sizeof *b);
+	if (!b)
+		return -ENOMEM;
+	b->cfg = *cfg;
+	if (!b->cfg.max_connections)
+		b->cfg.max_connections = 16384;
+	if (!b->cfg.max_class)
+		b->cfg.max_class = 6;
+	ledger_open(&b->ledger, &(struct ledger_share){b->cfg.max_connections, UINT64_MAX}, NULL);
+	list_init(&b->clients);
+	list_init(&b->listeners);
+	list_init(&b->pending);
+	list_init(&b->graves);
+	for (unsigned i = 0; i < BROKER_BUCKETS; i++)
+		list_init(&b->streams[i]);
+	b->events = epoll_create1(EPOLL_CLOEXEC);
+	r = b->events < 0 ? -errno : watch_add(b, &b->door, WATCH_DOOR, listening, EPOLLIN);
+	if (r) {
+		if (b->events >= 0)
+			close(b->events);
+		free(b);
+		return r;
+	}
+	*out = b;
+	return 0;
+}
+
+void broker_close(struct broker *b)
+{
+	list_for_each (it, &b->clients)
+		client_free(b, container_of(it, struct client, node));
+	for (unsigned i = 0; i < BROKER_BUCKETS; i++) {
+		while (!list_empty(&b->streams[i]))
+			stream_free(b, container_of(b->streams[i].next, struct end, hash)->stream);
+	}
+	list_for_each (it, &b->listeners) {
+		struct listener *l = container_of(it, struct listener, node);
+
+		/* The last one takes the listener with it. */
+		for (struct list *q = l->queues.next, *next; q != &l->queues; q = next) {
+			bool last = q->next == &l->queues;
+
+			next = q->next;
+			queue_hung_up(b, container_of(q, struct queue, node));
+			queue_free(b, container_of(q, struct queue, node));
+			if (last)
+				break;
+		}
+	}
+	watch_end(b, &b->door);
+	close(b->events);
+	bury(b);
+	ledger_close(&b->ledger);
+	free(b);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * broker: the daemon's side of channels (channel.h). It knows which programs of this host listen where, joins
+ * two of them by a segment, and notices when they end. It sees no data: once two programs are joined they
+ * need it no more, and they stay joined if it dies.
+ *
+ * A connection has a UNIX stream pair for each end. The program's half stands for its socket, in whatever
+ * process it may get to; the other half (the watch) hangs up when the last of these is gone. Each program
+ * also has the other's watch: writing to it rings the other, its hang-up tells of the other's end without the
+ * broker's help.
+ *
+ * A connection that nobody has accepted yet is kept here too: if the program that was offered it ends or
+ * stops listening, another one that listens there is offered it. The mark in the segment sees to it that one
+ * takes it.
+ *
+ * One thread. Errors are 0 or -errno.
+ */
+#ifndef SD_PROVIDER_BROKER_H
+#define SD_PROVIDER_BROKER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct broker;
+
+struct broker_config {
+	size_t size;		  /* sizeof(struct broker_config) */
+	uint32_t max_connections; /* of one user, counting each end; 0: 16384 */
+	unsigned max_class;	  /* of rings, segment.h; 0: 6 (256 KiB) */
+};
+
+struct broker_stats {
+	uint64_t clients, listeners, streams; /* now */
+	uint64_t joined, refused, offered_again, bad_messages;
+};
+
+/* listening: a SOCK_SEQPACKET UNIX socket on which programs call; the broker's from then on. -ENOMEM,
+ * -EMFILE. */
+int broker_open(const struct broker_config *cfg, int listening, struct broker **out);
+/* Hangs up. Connections between programs go on. */
+void broker_close(struct broker *b);
+/* Polls readable when there is something to do. */
+int broker_fd(const struct broker *b);
+/* Does what there is to do without blocking; returns how much. now: CLOCK_MONOTONIC in ns. */
+unsigned broker_progress(struct broker *b, uint64_t now);
+/* When it has something to do by itself; UINT64_MAX: never. */
+uint64_t broker_deadline(const struct broker *b);
+void broker_stats(const struct broker *b, struct broker_stats *out);
+
+#endif

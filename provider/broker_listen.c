@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Who listens where. The kernel has given the port to them; what they claim is looked up on their socket. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "provider/broker_private.h"
+
+#define BACKLOG_MAX 4096u
+
+/* --- claims --- */
+
+static int int_option(int fd, int level, int name)
+{
+	int value = -1;
+	socklen_t len = sizeof value;
+
+	return getsockopt(fd, level, name, &value, &len) ? -1 : value;
+}
+
+static bool name_of(int fd, struct sd_addr *out)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+		struct sockaddr_storage room;
+	} name;
+	socklen_t len = sizeof name;
+
+	*out = (struct sd_addr){0};
+	if (getsockname(fd, &name.any, &len))
+		return false;
+	if (name.any.sa_family == AF_INET) {
+		out->family = 4;
+		out->port = ntohs(name.v4.sin_port);
+		memcpy(out->ip, &name.v4.sin_addr, 4);
+	} else if (name.any.sa_family == AF_INET6) {
+		out->family = 6;
+		out->port = ntohs(name.v6.sin6_port);
+		memcpy(out->ip, &name.v6.sin6_addr, 16);
+	}
+	return out->family != 0;
+}
+
+bool is_bound_to(int socket, const struct sd_addr *name)
+{
+	struct sd_addr own;
+
+	if (int_option(socket, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP || !name_of(socket, &own))
+		return false;
+	sd_addr_unmap(&own);
+	if (own.port != name->port || !own.port)
+		return false;
+	if (!sd_addr_is_any(&own))
+		return sd_addr_same_ip(&own, name);
+	/* :: takes IPv4 too, unless it is told not to. */
+	return own.family == name->family ||
+	       (own.family == 6 && int_option(socket, IPPROTO_IPV6, IPV6_V6ONLY) == 0);
+}
+
+/* --- listeners --- */
+
+static struct listener *find_exactly(struct broker *b, uint64_t netns, const struct sd_addr *a)
+{
+	list_for_each (it, &b->listeners) {
+		struct listener *l = container_of(it, struct listener, node);
+
+		if (l->netns == netns && sd_addr_equal(&l->local, a))
+			return l;
+	}
+	return NULL;
+}
+
+struct listener *listener_find(struct broker *b, uint64_t netns, const struct sd_addr *a)
+{
+	struct sd_addr any = {.family = a->family, .port = a->port};
+	struct listener *l = find_exactly(b, netns, a);
+
+	return l ? l : find_exactly(b, netns, &any);
+}
+
+static struct listener *listener_obtain(struct broker *b, uint64_t netns, const struct sd_addr *a, uid_t uid)
+{
+	struct listener *l = find_exactly(b, netns, a);
+
+	if (l)
+		return l;
+	l = calloc(1, sizeof *l);
+	if (!l)
+		return NULL;
+	l->netns = netns;
+	l->uid = uid;
+	l->local = *a;
+	list_init(&l->queues);
+	list_push_back(&b->listeners, &l->node);
+	b->stats.listeners++;
+	return l;
+}
+
+static void listener_release(struct broker *b, struct listener *l)
+{
+	if (!list_empty(&l->queues))
+		return;
+	list_remove(&l->node);
+	b->stats.listeners--;
+	free(l);
+}
+
+struct queue *listener_choose(struct listener *l)
+{
+	struct queue *best = NULL;
+
+	list_for_each (it, &l->queues) {
+		struct queue *q = container_of(it, struct queue, node);
+
+		if (q->pending < q->backlog && (!best || q->pending < best->pending))
+			best = q;
+	}
+	return best;
+}
+
+/* --- queues --- */
+
+static uint32_t limited(uint32_t backlog)
+{
+	return backlog < 1 ? 1 : backlog < BACKLOG_MAX ? backlog : BACKLOG_MAX;
+}
+
+int listener_add(
+	struct broker *b, const struct client *c, const struct channel_listen *m, int socket, int *half)
+{
+	struct listener *l;
+	struct queue *q;
+	int pair[2], r;
+
+	if (int_option(socket, SOL_SOCKET, SO_ACCEPTCONN) != 1 || !is_bound_to(socket, &m->local))
+		return -EACCES;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+		return -errno;
+	l = listener_obtain(b, netns_of(socket), &m->local, c->uid);
+	q = l ? calloc(1, sizeof *q) : NULL;
+	r = q ? watch_add(b, &q->watch, WATCH_QUEUE, pair[0], EPOLLRDHUP | EPOLLIN) : -ENOMEM;
+	if (r) {
+		free(q);
+		if (l)
+			listener_release(b, l);
+		close(pair[0]);
+		close(pair[1]);
+		return r;
+	}
+	q->listener = l;
+	q->backlog = limited(m->backlog);
+	list_push_back(&l->queues, &q->node);
+	*half = pair[1];
+	return 0;
+}
+
+void queue_hear(struct broker *b, struct queue *q)
+{
+	struct channel_message m;
+	int r = channel_recv(q->watch.fd, &m);
+
+	if (!r && m.type == CHANNEL_BACKLOG)
+		q->backlog = limited(m.backlog.backlog);
+	b->stats.bad_messages += r == -EPROTO;
+	channel_close_fds(&m);
+}
+
+/* From here on nothing is offered to it. */
+void queue_hung_up(struct broker *b, struct queue *q)
+{
+	watch_end(b, &q->watch);
+	list_remove(&q->node);
+}
+
+void queue_free(struct broker *b, struct queue *q)
+{
+	listener_release(b, q->listener);
+	die(b, &q->grave, q);
+}

@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * shm: connections between programs of one host, through memory that both map. The daemon brings them
+ * together (channel.h) and is not needed afterwards.
+ *
+ * Endpoints that are busy are hot: each progress looks at their cursors. The others are cold: they have said
+ * that they want to be rung, and are heard of through one epoll set. That set is also what a sleeping thread
+ * waits for; before it sleeps, the hot ones ask to be rung too.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "provider/domain_private.h"
+#include "provider/shm_private.h"
+
+#define HOT_FEW	    16		 /* that many stay hot */
+#define HOT_IDLE_NS (1 * SD_MS)	 /* beyond them, one that did not change for so long becomes cold */
+#define LOOK_NS	    (20 * SD_US) /* how often the epoll set is looked at by who spins */
+#define GREETING_MS 1000	 /* a daemon that does not greet for so long is none */
+#define RETRY_NS    (1 * SD_S)
+#define EVENTS	    32
+
+static struct shm *of(struct pv *p)
+{
+	return container_of(p, struct shm, pv);
+}
+
+/* --- the epoll set --- */
+
+static uint64_t tag_of(const struct shm *x, uint32_t slot, bool is_bell)
+{
+	return (uint64_t)x->slots[slot].generation << 32 | slot << 1 | is_bell;
+}
+
+#define CHANNEL_TAG UINT64_MAX
+
+int shm_watch(struct shm_ep *e, int fd, bool is_bell, uint32_t events)
+{
+	struct shm *x = shm_of(e);
+	struct epoll_event ev = {.events = events | EPOLLET, .data.u64 = tag_of(x, e->slot, is_bell)};
+
+	return epoll_ctl(x->events, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+}
+
+void shm_unwatch(struct shm *x, int fd)
+{
+	epoll_ctl(x->events, EPOLL_CTL_DEL, fd, NULL);
+}
+
+static bool grow_slots(struct shm *x)
+{
+	uint32_t n = x->n_slots ? x->n_slots * 2 : 64;
+	struct shm_slot *more = realloc(x->slots, n * sizeof *more);
+
+	if (!more)
+		return false;
+	for (uint32_t i = x->n_slots; i < n; i++)
+		more[i] = (struct shm_slot){.generation = 1, .next_free = i + 1 < n ? i + 1 : UINT32_MAX};
+	x->free_slot = x->n_slots;
+	x->slots = more;
+	x->n_slots = n;
+	return true;
+}
+
+struct shm_ep *shm_ep_new(struct shm *x, void *user)
+{
+	struct shm_ep *e = calloc(1, sizeof *e);
+
+	if (!e || (x->free_slot == UINT32_MAX && !grow_slots(x))) {
+		free(e);
+		return NULL;
+	}
+	e->slot = x->free_slot;
+	x->free_slot = x->slots[e->slot].next_free;
+	x->slots[e->slot].ep = e;
+	e->ep.ops = &shm_ep_ops;
+	e->ep.pv = &x->pv;
+	e->user = user;
+	e->fd = e->bell = e->socket = -1;
+	list_init(&e->hot);
+	list_init(&e->request);
+	list_push_back(&x->endpoints, &e->node);
+	return e;
+}
+
+void shm_ep_free(struct shm_ep *e)
+{
+	struct shm *x = shm_of(e);
+	struct shm_slot *s = &x->slots[e->slot];
+
+	s->ep = NULL;
+	s->generation++;
+	s->next_free = x->free_slot;
+	x->free_slot = e->slot;
+	if (!list_empty(&e->hot))
+		x->n_hot--;
+	list_remove(&e->hot);
+	list_remove(&e->request);
+	list_remove(&e->node);
+	free(e);
+}
+
+/* --- the daemon --- */
+
+static void hang_up(struct shm *x)
+{
+	struct list lost = LIST_INIT(lost), *it;
+	struct channel_message m = {.type = CHANNEL_REFUSED, .refused = {ECONNREFUSED, SD_REASON_NO_DAEMON}};
+
+	if (x->channel >= 0) {
+		shm_unwatch(x, x->channel);
+		pv_domain_guard_fd(x->pv.domain, x->channel, false);
+		close(x->channel);
+		x->channel = -1;
+	}
+	while ((it = list_pop_front(&x->requests)))
+		list_push_back(&lost, it);
+	while ((it = list_pop_front(&lost)))
+		shm_ep_answer(container_of(it, struct shm_ep, request), &m);
+}
+
+static int wait_readable(int fd, int ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	return poll(&p, 1, ms) == 1 ? 0 : -ETIMEDOUT;
+}
+
+static int greet(int fd)
+{
+	struct channel_message m = {.type = CHANNEL_HELLO, .hello = {.version = CHANNEL_VERSION}};
+	int r;
+
+	snprintf(m.hello.program, sizeof m.hello.program, "%.31s", program_invocation_short_name);
+	r = channel_send(fd, &m);
+	if (!r)
+		r = wait_readable(fd, GREETING_MS);
+	if (!r)
+		r = channel_recv(fd, &m);
+	if (!r && (m.type != CHANNEL_WELCOME || m.welcome.version != CHANNEL_VERSION))
+		r = -EPROTO;
+	channel_close_fds(&m);
+	return r;
+}
+
+static int call_daemon(struct shm *x)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = CHANNEL_TAG};
+	int fd, r;
+
+	if (strlen(x->path) >= sizeof a.sun_path)
+		return -ENAMETOOLONG;
+	strcpy(a.sun_path, x->path);
+	fd = sd_fd_raise(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+	if (fd < 0)
+		return -errno;
+	r = connect(fd, (struct sockaddr *)&a, sizeof a) ? -errno : greet(fd);
+	if (!r && x->events < 0) {
+		x->events = sd_fd_raise(epoll_create1(EPOLL_CLOEXEC));
+		if (x->events >= 0)
+			pv_domain_guard_fd(x->pv.domain, x->events, true);
+	}
+	if (!r && epoll_ctl(x->events, EPOLL_CTL_ADD, fd, &ev))
+		r = -errno;
+	if (r) {
+		close(fd);
+		return r;
+	}
+	x->channel = fd;
+	pv_domain_guard_fd(x->pv.domain, fd, true);
+	return 0;
+}
+
+static enum sd_reason shm_start(struct pv *p)
+{
+	struct shm *x = of(p);
+	uint64_t now = sd_clock_ns();
+	int r;
+
+	if (x->channel >= 0)
+		return SD_REASON_SAN;
+	if (now < x->retry_at)
+		return SD_REASON_NO_DAEMON;
+	r = call_daemon(x);
+	if (!r)
+		return SD_REASON_SAN;
+	x->retry_at = now + RETRY_NS;
+	sd_info("the daemon at %s does not answer (%s); connections use kernel TCP", x->path, strerror(-r));
+	return r == -EMFILE ? SD_REASON_LIMIT_NOFILE : SD_REASON_NO_DAEMON;
+}
+
+/* Sends a request of e's, whose answer will find it. */
+static int request(struct shm_ep *e, struct channel_message *m)
+{
+	struct shm *x = shm_of(e);
+	int r;
+
+	m->id = e->id = ++x->next_id;
+	r = channel_send(x->channel, m);
+	if (!r)
+		list_push_back(&x->requests, &e->request);
+	else if (r != -EINVAL)
+		hang_up(x);
+	return r;
+}
+
+static unsigned hear_daemon(struct shm *x)
+{
+	struct channel_message m;
+	unsigned n = 0;
+	int r;
+
+	while (x->channel >= 0 && !(r = channel_recv(x->channel, &m))) {
+		list_for_each (it, &x->requests) {
+			struct shm_ep *e = container_of(it, struct shm_ep, request);
+
+			if (e->id != m.id)
+				continue;
+			list_remove(&e->request);
+			shm_ep_answer(e, &m);
+			break;
+		}
+		channel_close_fds(&m);
+		n++;
+	}
+	if (x->channel >= 0 && r != -EAGAIN)
+		hang_up(x);
+	return n;
+}
+
+/* --- sockets for who has none --- */
+
+static int bound_socket(const struct sd_addr *local)
+{
+	struct sockaddr_storage name = {0};
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&name;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&name;
+	int fd = socket(local->family == 6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
+
+	if (fd < 0)
+		return -errno;
+	if (local->family == 6) {
+		*v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(local->port)};
+		memcpy(&v6->sin6_addr, local->ip, 16);
+	} else {
+		*v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(local->port)};
+		memcpy(&v4->sin_addr, local->ip, 4);
+	}
+	if (bind(fd, (struct sockaddr *)&name, local->family == 6 ? sizeof *v6 : sizeof *v4)) {
+		r = -errno;
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+static int port_of(int fd)
+{
+	struct sockaddr_storage name;
+	socklen_t len = sizeof name;
+
+	if (getsockname(fd, (struct sockaddr *)&name, &len))
+		return 0;
+	return ntohs(name.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&name)->sin6_port
+						: ((struct sockaddr_in *)&name)->sin_port);
+}
+
+/* --- provider --- */
+
+/* Which of our addresses the kernel would use towards peer. */
+static bool source_for(const struct sd_addr *peer, struct sd_addr *local)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(9)};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(9)};
+	bool six = peer->family == 6, ok;
+	socklen_t len = six ? sizeof v6 : sizeof v4;
+	struct sockaddr *name = six ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4;
+	int fd = socket(six ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	memcpy(&v4.sin_addr, peer->ip, 4);
+	memcpy(&v6.sin6_addr, peer->ip, 16);
+	v6.sin6_scope_id = peer->scope;
+	ok = fd >= 0 && !connect(fd, name, len) && !getsockname(fd, name, &len);
+	if (fd >= 0)
+		close(fd);
+	local->family = peer->family;
+	memcpy(local->ip, six ? (void *)&v6.sin6_addr : (void *)&v4.sin_addr, six ? 16 : 4);
+	return ok;
+}
+
+static enum sd_reason shm_route(struct pv *p, const struct sd_addr *peer, struct sd_addr *local)
+{
+	if (sd_addr_is_any(peer) || !peer->port)
+		return SD_REASON_NO_ROUTE;
+	if (local->family && !sd_addr_is_any(local))
+		return SD_REASON_SAN;
+	return source_for(peer, local) ? SD_REASON_SAN : SD_REASON_NO_ROUTE;
+}
+
+static bool shm_serves(struct pv *p, const struct sd_addr *local)
+{
+	return true;
+}
+
+/* Waits for the answer: until then the daemon has the program's socket too, and with it the port. */
+static int listen_for(struct shm_ep *e, int socket)
+{
+	struct channel_message m = {.type = CHANNEL_LISTEN, .n_fds = 1, .fds = {socket}};
+	struct shm *x = shm_of(e);
+	uint64_t end = sd_clock_ns() + GREETING_MS * SD_MS;
+	int r;
+
+	m.listen.local = e->local;
+	m.listen.backlog = e->backlog;
+	r = request(e, &m);
+	while (!r && !list_empty(&e->request) && sd_clock_ns() < end) {
+		wait_readable(x->channel, GREETING_MS);
+		hear_daemon(x);
+	}
+	return r ? r : e->fd >= 0 ? 0 : -ENOTCONN;
+}
+
+static int shm_listen(struct pv *p, int socket, const struct sd_addr *local, unsigned backlog, void *user,
+	struct pv_ep **out)
+{
+	struct shm *x = of(p);
+	struct shm_ep *e;
+	int own = -1, r;
+
+	if (shm_start(p) != SD_REASON_SAN)
+		return -ENOTCONN;
+	if (socket < 0) {
+		socket = own = bound_socket(local);
+		if (socket < 0 || listen(socket, (int)backlog))
+			return own < 0 ? own : -errno;
+	}
+	e = shm_ep_new(x, user);
+	r = e ? 0 : -ENOMEM;
+	if (e) {
+		e->state = SHM_LISTENING;
+		e->local = *local;
+		e->backlog = backlog;
+		e->socket = own;
+		r = listen_for(e, socket);
+	}
+	if (r) {
+		if (e)
+			shm_ep_free(e);
+		if (own >= 0)
+			close(own);
+		return r;
+	}
+	*out = &e->ep;
+	return 0;
+}
+
+static int shm_connect(struct pv *p, int socket, const struct sd_addr *local, const struct sd_addr *peer,
+	void *user, struct pv_ep **out)
+{
+	struct channel_message m = {.type = CHANNEL_CONNECT, .n_fds = 1, .connect = {*local, *peer}};
+	struct shm *x = of(p);
+	struct shm_ep *e;
+	int own = -1, r;
+
+	if (x->channel < 0)
+		return -ENOTCONN;
+	if (socket < 0) {
+		socket = own = bound_socket(local);
+		if (socket < 0)
+			return own;
+		m.connect.local.port = (uint16_t)port_of(own);
+	}
+	e = shm_ep_new(x, user);
+	r = e ? 0 : -ENOMEM;
+	if (e) {
+		e->state = SHM_CONNECTING;
+		e->result = -EINPROGRESS;
+		e->local = m.connect.local;
+		e->peer = *peer;
+		m.fds[0] = socket;
+		r = request(e, &m);
+		if (r)
+			shm_ep_free(e);
+	}
+	if (own >= 0)
+		close(own);
+	if (!r)
+		*out = &e->ep;
+	return r;
+}
+
+/* --- for the domain --- */
+
+void shm_heat(struct shm_ep *e)
+{
+	struct shm *x = shm_of(e);
+
+	e->looked_at = x->pv.domain->now;
+	if (!list_empty(&e->hot))
+		return;
+	list_push_back(&x->hot, &e->hot);
+	x->n_hot++;
+	segment_disarm(&e->seg);
+}
+
+static void cool(struct shm *x, struct shm_ep *e)
+{
+	list_remove(&e->hot);
+	x->n_hot--;
+	segment_arm(&e->seg, SEGMENT_WANT_DATA | (e->blocked ? SEGMENT_WANT_ROOM : 0));
+	/* What came meanwhile rings nobody. */
+	if (shm_ep_look(e))
+		shm_heat(e);
+}
+
+static unsigned look_at_hot(struct shm *x, uint64_t now)
+{
+	unsigned work = 0;
+
+	list_for_each (it, &x->hot) {
+		struct shm_ep *e = container_of(it, struct shm_ep, hot);
+
+		if (shm_ep_look(e)) {
+			e->looked_at = now;
+			work++;
+		} else if (x->n_hot > HOT_FEW && now - e->looked_at > HOT_IDLE_NS) {
+			cool(x, e);
+		}
+	}
+	return work;
+}
+
+static unsigned look_at_events(struct shm *x)
+{
+	struct epoll_event ev[EVENTS];
+	unsigned work = 0;
+	int n = epoll_wait(x->events, ev, EVENTS, 0);
+
+	for (int i = 0; i < n; i++) {
+		uint32_t slot = (uint32_t)ev[i].data.u64 >> 1;
+
+		if (ev[i].data.u64 == CHANNEL_TAG) {
+			work += hear_daemon(x);
+		} else if (slot < x->n_slots && x->slots[slot].ep &&
+			   x->slots[slot].generation == ev[i].data.u64 >> 32) {
+			shm_ep_event(x->slots[slot].ep, ev[i].data.u64 & 1, ev[i].events);
+			work++;
+		}
+	}
+	return work;
+}
+
+static unsigned shm_progress(struct pv *p, uint64_t now)
+{
+	struct shm *x = of(p);
+	unsigned work = look_at_hot(x, now);
+
+	if (x->events >= 0 && (now >= x->look_at || !list_empty(&x->requests))) {
+		work += look_at_events(x);
+		x->look_at = now + LOOK_NS;
+	}
+	return work;
+}
+
+static uint64_t shm_deadline(struct pv *p)
+{
+	return UINT64_MAX;
+}
+
+static int shm_arm(struct pv *p, uint64_t *max_sleep_ns)
+{
+	struct shm *x = of(p);
+
+	list_for_each (it, &x->hot) {
+		struct shm_ep *e = container_of(it, struct shm_ep, hot);
+
+		segment_arm(&e->seg, SEGMENT_WANT_DATA | (e->blocked ? SEGMENT_WANT_ROOM : 0));
+	}
+	return x->events;
+}
+
+static void shm_disarm(struct pv *p)
+{
+	struct shm *x = of(p);
+
+	x->look_at = 0;
+	list_for_each (it, &x->hot)
+		segment_disarm(&container_of(it, struct shm_ep, hot)->seg);
+}
+
+static void shm_close(struct pv *p)
+{
+	struct shm *x = of(p);
+
+	hang_up(x);
+	if (x->events >= 0) {
+		pv_domain_guard_fd(x->pv.domain, x->events, false);
+		close(x->events);
+	}
+	free(x->slots);
+	free(x->path);
+	free(x);
+}
+
+static const struct pv_ops ops = {
+	.size = sizeof ops,
+	.name = "shm",
+	.route = shm_route,
+	.serves = shm_serves,
+	.start = shm_start,
+	.listen = shm_listen,
+	.connect = shm_connect,
+	.progress = shm_progress,
+	.deadline = shm_deadline,
+	.arm = shm_arm,
+	.disarm = shm_disarm,
+	.slow = pv_no_slow,
+	.lingering = pv_no_lingering,
+	.close = shm_close,
+};
+
+int pv_shm_open(const char *path, pv_ready_fn *ready, struct pv **out)
+{
+	struct shm *x = calloc(1, sizeof *x);
+
+	if (!x)
+		return -ENOMEM;
+	x->pv.ops = &ops;
+	x->pv.ready = ready;
+	x->path = strdup(path);
+	x->channel = x->events = -1;
+	x->free_slot = UINT32_MAX;
+	list_init(&x->requests);
+	list_init(&x->hot);
+	list_init(&x->endpoints);
+	if (!x->path) {
+		free(x);
+		return -ENOMEM;
+	}
+	*out = &x->pv;
+	return 0;
+}

@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Endpoints of the shm provider: TCP's view of a segment. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "provider/domain_private.h"
+#include "provider/shm_private.h"
+
+#define GONE (PV_IN | PV_OUT | PV_ERR | PV_HUP | PV_RDHUP)
+
+static struct shm_ep *of(struct pv_ep *ep)
+{
+	return container_of(ep, struct shm_ep, ep);
+}
+
+static void raise_ready(struct shm_ep *e, unsigned events)
+{
+	if (e->user && events)
+		e->ep.pv->ready(e->user, events);
+}
+
+/* After anything was published. */
+static void ring(struct shm_ep *e)
+{
+	if (segment_must_ring(&e->seg))
+		send(e->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void say(struct shm_ep *e, unsigned flags)
+{
+	segment_say(&e->seg, flags);
+	ring(e);
+}
+
+static void fail(struct shm_ep *e, int error)
+{
+	if (!e->error)
+		e->error = error;
+}
+
+/* --- what the other end is up to --- */
+
+static bool peer_is_gone(const struct shm_ep *e)
+{
+	return e->ended || (segment_heard(&e->seg) & SEGMENT_CLOSED);
+}
+
+/* It sends no more. Before it says so it has published all its bytes. */
+static bool is_fin(const struct shm_ep *e)
+{
+	return e->ended || (segment_heard(&e->seg) & (SEGMENT_FIN | SEGMENT_CLOSED));
+}
+
+/*
+ * It has ended without a word: a killed program, or one of several that shared it. As the kernel does, what
+ * it had written can be read; what we had written and it had not read is lost, which is a reset.
+ */
+static void note_end(struct shm_ep *e)
+{
+	unsigned heard = segment_heard(&e->seg);
+
+	if (e->ended && !segment_is_accepted(&e->seg))
+		fail(e, -ECONNRESET); /* nobody was there to take it */
+	if (heard & SEGMENT_RESET || (!(heard & SEGMENT_CLOSED) && e->ended && segment_unread(&e->seg) > 0))
+		fail(e, -ECONNRESET);
+}
+
+static bool has_data(struct shm_ep *e)
+{
+	ssize_t n = segment_readable(&e->seg);
+
+	if (n < 0)
+		fail(e, -ECONNRESET);
+	return n > 0;
+}
+
+static bool is_roomy(struct shm_ep *e)
+{
+	return segment_is_roomy(&e->seg);
+}
+
+bool shm_ep_look(struct shm_ep *e)
+{
+	unsigned events = 0, flags;
+	uint64_t in;
+	ssize_t n;
+
+	if (e->state != SHM_OPEN)
+		return false;
+	/* Before the bytes, which were there before it was said that no more follow. */
+	flags = segment_heard(&e->seg);
+	n = segment_readable(&e->seg);
+	if (__builtin_expect(n < 0, 0)) {
+		fail(e, -ECONNRESET);
+		n = 0;
+	}
+	in = segment_consumed(&e->seg) + (uint64_t)n;
+	if (in != e->seen_in) {
+		e->seen_in = in;
+		events |= PV_IN;
+	}
+	if (e->blocked && is_roomy(e)) {
+		e->blocked = false;
+		events |= PV_OUT;
+	}
+	if (__builtin_expect(flags != e->seen_flags, 0)) {
+		e->seen_flags = flags;
+		note_end(e);
+		events |= PV_IN | PV_OUT | (flags & (SEGMENT_FIN | SEGMENT_CLOSED) ? PV_RDHUP : 0);
+		if (e->error)
+			events |= GONE;
+		if (is_fin(e) && e->wr_shut)
+			events |= PV_HUP;
+	}
+	raise_ready(e, events);
+	return events != 0;
+}
+
+void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events)
+{
+	char waste[64];
+
+	if (e->state == SHM_LISTENING) {
+		e->queue_ready = true;
+		raise_ready(e, PV_IN);
+		return;
+	}
+	if (e->state != SHM_OPEN)
+		return;
+	if (!is_bell) {
+		/* One byte stays: other processes that share this end are told by the next one only while
+		 * there is something to read. */
+		if ((events & EPOLLIN) && recv(e->fd, waste, sizeof waste, MSG_DONTWAIT | MSG_PEEK) > 32)
+			recv(e->fd, waste, 31, MSG_DONTWAIT);
+		shm_heat(e);
+	} else if (events & (EPOLLHUP | EPOLLERR)) {
+		e->ended = true;
+		note_end(e);
+		raise_ready(e, e->error ? GONE : PV_IN | PV_OUT | PV_RDHUP | (e->wr_shut ? PV_HUP : 0));
+	}
+	shm_ep_look(e);
+}
+
+/* --- beginning --- */
+
+/* Takes the descriptors out of m. */
+static int open_stream(struct shm_ep *e, struct channel_message *m, unsigned memory_at)
+{
+	int r = segment_open(m->fds[memory_at], m->stream.end, &e->seg);
+
+	close(m->fds[memory_at]);
+	m->fds[memory_at] = -1;
+	if (r)
+		return r;
+	e->local = m->stream.local;
+	e->peer = m->stream.peer;
+	e->bell = sd_fd_raise(m->fds[memory_at + 1]);
+	m->fds[memory_at + 1] = -1;
+	pv_domain_guard_fd(e->ep.pv->domain, e->bell, true);
+	e->state = SHM_OPEN;
+	r = shm_watch(e, e->bell, true, 0);
+	if (!r)
+		r = shm_watch(e, e->fd, false, EPOLLIN);
+	if (!r)
+		shm_heat(e);
+	return r;
+}
+
+static void close_fds(struct shm_ep *e)
+{
+	struct shm *x = shm_of(e);
+
+	if (e->fd >= 0)
+		shm_unwatch(x, e->fd);
+	if (e->fd >= 0 && !e->fd_taken) {
+		if (e->state == SHM_LISTENING)
+			pv_domain_guard_fd(x->pv.domain, e->fd, false);
+		close(e->fd);
+	}
+	if (e->bell >= 0) {
+		shm_unwatch(x, e->bell);
+		pv_domain_guard_fd(x->pv.domain, e->bell, false);
+		close(e->bell);
+	}
+	if (e->socket >= 0)
+		close(e->socket);
+	e->fd = e->bell = e->socket = -1;
+	if (e->seg.header)
+		segment_close(&e->seg);
+	e->seg.header = NULL;
+}
+
+static void connected(struct shm_ep *e, struct channel_message *m)
+{
+	int r;
+
+	e->fd = m->fds[0];
+	m->fds[0] = -1;
+	r = open_stream(e, m, 1);
+	if (r) {
+		close_fds(e);
+		e->state = SHM_FAILED;
+		e->reason = SD_REASON_NO_MEMORY;
+	}
+	e->result = r;
+	raise_ready(e, r ? GONE : PV_OUT);
+}
+
+static void listening(struct shm_ep *e, struct channel_message *m)
+{
+	e->fd = sd_fd_raise(m->fds[0]);
+	m->fds[0] = -1;
+	pv_domain_guard_fd(e->ep.pv->domain, e->fd, true);
+	if (shm_watch(e, e->fd, false, EPOLLIN))
+		sd_error("a listener cannot be watched; it gets no connections through shared memory");
+	e->queue_ready = true;
+	raise_ready(e, PV_IN);
+}
+
+void shm_ep_answer(struct shm_ep *e, struct channel_message *m)
+{
+	if (m->type == CHANNEL_CONNECTED && e->state == SHM_CONNECTING) {
+		connected(e, m);
+	} else if (m->type == CHANNEL_LISTENING && e->state == SHM_LISTENING) {
+		listening(e, m);
+	} else if (e->state == SHM_CONNECTING) {
+		e->state = SHM_FAILED;
+		e->result =
+			m->type == CHANNEL_REFUSED && m->refused.error ? -m->refused.error : -ECONNREFUSED;
+		e->reason = m->type == CHANNEL_REFUSED ? (enum sd_reason)m->refused.reason
+						       : SD_REASON_PEER_REFUSED;
+		raise_ready(e, GONE);
+	}
+}
+
+static int ep_connect_result(struct pv_ep *ep, enum sd_reason *reason)
+{
+	struct shm_ep *e = of(ep);
+
+	*reason = e->state == SHM_FAILED ? e->reason : SD_REASON_SAN;
+	return e->result;
+}
+
+static int ep_accept(struct pv_ep *ep, void *user, struct pv_ep **out)
+{
+	struct shm_ep *l = of(ep), *e;
+	struct channel_message m;
+	int r;
+
+	for (;;) {
+		r = l->fd < 0 ? -EAGAIN : channel_recv(l->fd, &m);
+		if (r) {
+			l->queue_ready = false;
+			return r == -EMFILE ? r : -EAGAIN;
+		}
+		if (m.type != CHANNEL_INCOMING)
+			goto next;
+		e = shm_ep_new(shm_of(l), user);
+		if (!e) {
+			channel_close_fds(&m);
+			return -ENOMEM;
+		}
+		e->fd = m.fds[0];
+		m.fds[0] = -1;
+		/* Offered twice, and taken by another process. */
+		if (!open_stream(e, &m, 1) && segment_accept(&e->seg)) {
+			send(e->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+			channel_close_fds(&m);
+			*out = &e->ep;
+			return 0;
+		}
+		close_fds(e);
+		shm_ep_free(e);
+	next:
+		channel_close_fds(&m);
+	}
+}
+
+/* --- bytes --- */
+
+static ssize_t ep_send(struct pv_ep *ep, const struct iovec *iov, int n, unsigned flags)
+{
+	struct shm_ep *e = of(ep);
+	size_t want = 0;
+	ssize_t r;
+
+	if (__builtin_expect(e->error, 0))
+		return e->error;
+	if (__builtin_expect(e->wr_shut, 0))
+		return -EPIPE;
+	if (e->state != SHM_OPEN)
+		return -EAGAIN;
+	for (int i = 0; i < n; i++)
+		want += iov[i].iov_len;
+	if (__builtin_expect(peer_is_gone(e), 0)) {
+		/* As over a wire: the bytes leave, and what comes back is a RST, which after a FIN means
+		 * EPIPE.
+		 */
+		note_end(e);
+		fail(e, -EPIPE);
+		raise_ready(e, GONE);
+		return want;
+	}
+	if (__builtin_expect(segment_heard(&e->seg) & SEGMENT_NO_READ, 0))
+		return want;
+	r = segment_write(&e->seg, iov, n);
+	if (r > 0)
+		ring(e);
+	if (r < 0) {
+		fail(e, -ECONNRESET);
+		return e->error;
+	}
+	if ((size_t)r < want && !e->blocked) {
+		e->blocked = true;
+		shm_heat(e);
+	}
+	return r || !want ? r : -EAGAIN;
+}
+
+static ssize_t ep_recv(struct pv_ep *ep, const struct iovec *iov, int n, unsigned flags)
+{
+	struct shm_ep *e = of(ep);
+	bool fin;
+	ssize_t r;
+
+	if (e->state != SHM_OPEN)
+		return e->result == -EINPROGRESS ? -EAGAIN : e->result;
+	fin = is_fin(e); /* before the look at the bytes, which came before it */
+	r = segment_read(&e->seg, iov, n, flags & PV_PEEK);
+	if (r > 0) {
+		if (!(flags & PV_PEEK))
+			ring(e);
+		return r;
+	}
+	if (r < 0)
+		fail(e, -ECONNRESET);
+	if (e->error && e->error != -EPIPE)
+		return e->error;
+	return fin || e->rd_shut ? 0 : -EAGAIN;
+}
+
+static unsigned ep_state(struct pv_ep *ep)
+{
+	struct shm_ep *e = of(ep);
+	unsigned s = 0;
+	bool fin;
+
+	if (e->state == SHM_LISTENING) {
+		struct pollfd p = {.fd = e->fd, .events = POLLIN};
+
+		if (e->queue_ready && (e->fd < 0 || poll(&p, 1, 0) != 1 || !(p.revents & POLLIN)))
+			e->queue_ready = false;
+		return e->queue_ready ? PV_IN : 0;
+	}
+	if (e->state == SHM_CONNECTING)
+		return 0;
+	if (e->error || e->state == SHM_FAILED)
+		return GONE;
+	fin = is_fin(e) || e->rd_shut;
+	if (has_data(e))
+		s |= PV_IN;
+	if (e->error)
+		return GONE;
+	if (fin)
+		s |= PV_IN | PV_RDHUP;
+	if (fin && e->wr_shut)
+		s |= PV_HUP;
+	if (e->wr_shut || peer_is_gone(e) || is_roomy(e)) {
+		s |= PV_OUT;
+	} else if (!e->blocked) {
+		e->blocked = true;
+		shm_heat(e);
+	}
+	return s;
+}
+
+static int ep_shutdown(struct pv_ep *ep, int how)
+{
+	struct shm_ep *e = of(ep);
+
+	if (e->state == SHM_LISTENING)
+		return -EINVAL;
+	if (e->state != SHM_OPEN)
+		return -ENOTCONN;
+	if (how == SHUT_RD || how == SHUT_RDWR) {
+		e->rd_shut = true;
+		raise_ready(e, PV_IN | PV_RDHUP);
+	}
+	if ((how == SHUT_WR || how == SHUT_RDWR) && !e->wr_shut) {
+		e->wr_shut = true;
+		say(e, SEGMENT_FIN);
+	}
+	if (e->wr_shut && is_fin(e))
+		raise_ready(e, PV_HUP);
+	return 0;
+}
+
+/* --- the rest --- */
+
+static void ep_set_user(struct pv_ep *ep, void *user)
+{
+	of(ep)->user = user;
+}
+
+static int ep_set_backlog(struct pv_ep *ep, unsigned backlog)
+{
+	struct channel_message m = {.type = CHANNEL_BACKLOG, .backlog = {backlog}};
+
+	return channel_send(of(ep)->fd, &m);
+}
+
+static int ep_set_options(struct pv_ep *ep, const struct pv_options *o)
+{
+	return 0; /* nothing to delay, probe or size */
+}
+
+static const char *state_name(const struct shm_ep *e)
+{
+	switch (e->state) {
+	case SHM_LISTENING:
+		return "LISTEN";
+	case SHM_CONNECTING:
+		return "SYN_SENT";
+	case SHM_FAILED:
+		return "CLOSED";
+	case SHM_OPEN:
+		break;
+	}
+	if (e->error)
+		return "CLOSED";
+	if (is_fin(e))
+		return e->wr_shut ? "LAST_ACK" : "CLOSE_WAIT";
+	return e->wr_shut ? "FIN_WAIT" : "ESTABLISHED";
+}
+
+static uint64_t or_none(ssize_t n)
+{
+	return n > 0 ? (uint64_t)n : 0;
+}
+
+static void ep_info(struct pv_ep *ep, struct pv_info *out)
+{
+	struct shm_ep *e = of(ep);
+
+	*out = (struct pv_info){.local = e->local, .peer = e->peer};
+	snprintf(out->state, sizeof out->state, "%s", state_name(e));
+	if (e->state != SHM_OPEN)
+		return;
+	out->bytes_out = segment_written(&e->seg);
+	out->bytes_in = segment_consumed(&e->seg);
+	out->recv_queued = or_none(segment_readable(&e->seg));
+	/* What the other end could read is delivered: it stays there when this end goes. */
+	out->send_buffer = out->recv_buffer = out->mss = SEGMENT_CLASS_MIN << e->seg.max_class;
+}
+
+static int ep_take_fd(struct pv_ep *ep)
+{
+	struct shm_ep *e = of(ep);
+
+	if (e->state != SHM_OPEN)
+		return -1;
+	e->fd_taken = true;
+	return e->fd;
+}
+
+static void ep_moved(struct pv_ep *ep, int fd)
+{
+	struct shm_ep *e = of(ep);
+
+	if (e->state != SHM_OPEN || fd == e->fd)
+		return;
+	shm_unwatch(shm_of(e), e->fd);
+	e->fd = fd;
+	if (shm_watch(e, fd, false, EPOLLIN))
+		fail(e, -ECONNRESET);
+}
+
+static void ep_close(struct pv_ep *ep, enum pv_close_mode mode)
+{
+	struct shm_ep *e = of(ep);
+
+	if (e->state == SHM_OPEN) {
+		/* Unread input turns an end into a reset (RFC 2525 section 2.17). */
+		bool reset = mode == PV_CLOSE_ABORT || (has_data(e) && !e->rd_shut);
+
+		if (!e->shared)
+			say(e, SEGMENT_CLOSED | (reset ? SEGMENT_RESET : SEGMENT_FIN));
+	}
+	close_fds(e);
+	shm_ep_free(e);
+}
+
+const struct pv_ep_ops shm_ep_ops = {
+	.size = sizeof shm_ep_ops,
+	.set_user = ep_set_user,
+	.send = ep_send,
+	.recv = ep_recv,
+	.state = ep_state,
+	.shutdown = ep_shutdown,
+	.connect_result = ep_connect_result,
+	.accept = ep_accept,
+	.set_backlog = ep_set_backlog,
+	.set_options = ep_set_options,
+	.info = ep_info,
+	.take_fd = ep_take_fd,
+	.moved = ep_moved,
+	.close = ep_close,
+};

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What shm.c (the provider and its events) and shm_ep.c (endpoints) share. Guarded by the domain's token. */
+#ifndef SD_PROVIDER_SHM_PRIVATE_H
+#define SD_PROVIDER_SHM_PRIVATE_H
+
+#include "base/list.h"
+#include "provider/channel.h"
+#include "provider/registry.h"
+#include "provider/segment.h"
+
+struct shm_ep;
+
+/* An index that an event carries; the generation tells a late one of an earlier tenant. */
+struct shm_slot {
+	struct shm_ep *ep; /* NULL: free */
+	uint32_t generation;
+	uint32_t next_free;
+};
+
+struct shm {
+	struct pv pv;
+	char *path;  /* of the daemon's socket */
+	int channel; /* to the daemon, -1: none */
+	int events;  /* epoll over the channel, the endpoints' descriptors, bells and queues; -1 */
+	uint32_t next_id;
+	uint64_t retry_at;
+	uint64_t look_at;     /* when the events are looked at next */
+	struct list requests; /* shm_ep.request */
+	struct list hot;      /* shm_ep.hot: looked at by their cursors */
+	unsigned n_hot;
+	struct list endpoints; /* shm_ep.node */
+	struct shm_slot *slots;
+	uint32_t n_slots, free_slot;
+};
+
+enum shm_state {
+	SHM_LISTENING,
+	SHM_CONNECTING, /* the daemon has been asked */
+	SHM_OPEN,
+	SHM_FAILED, /* before it was ever open */
+};
+
+struct shm_ep {
+	struct pv_ep ep;
+	void *user;
+	enum shm_state state;
+	struct list node, hot, request;
+	uint32_t id;   /* of the request */
+	uint32_t slot; /* in shm.slots */
+	struct sd_addr local, peer;
+	/* connections */
+	struct segment seg;
+	int fd;		    /* that stands for it, or the listener's queue; -1 */
+	bool fd_taken;	    /* by the program: not ours to close */
+	int bell;	    /* rings the other end, and hangs up when that is gone */
+	uint64_t looked_at; /* when it was last seen to change, while it is hot */
+	uint64_t seen_in;   /* how many bytes there were to read in all at the last look */
+	unsigned seen_flags;
+	bool blocked; /* our last send found the ring full */
+	bool shared;  /* other processes may have our end too: only the kernel knows when it is closed */
+	bool ended;   /* no process has the other end any more */
+	bool wr_shut, rd_shut;
+	int error;
+	int result; /* of the connection attempt */
+	enum sd_reason reason;
+	/* listeners */
+	bool queue_ready; /* something may be there */
+	unsigned backlog;
+	int socket; /* the kernel's listener, if it is ours; -1 */
+};
+
+static inline struct shm *shm_of(struct shm_ep *e)
+{
+	return container_of(e->ep.pv, struct shm, pv);
+}
+
+extern const struct pv_ep_ops shm_ep_ops;
+
+struct shm_ep *shm_ep_new(struct shm *x, void *user);
+void shm_ep_free(struct shm_ep *e);
+/* An answer for it has come; takes the descriptors it keeps out of m. */
+void shm_ep_answer(struct shm_ep *e, struct channel_message *m);
+/* One of its descriptors has something to say. */
+void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events);
+/* Has anything changed since the last look? Raises what has. */
+bool shm_ep_look(struct shm_ep *e);
+
+/* shm.c: the epoll set. */
+int shm_watch(struct shm_ep *e, int fd, bool is_bell, uint32_t events);
+void shm_unwatch(struct shm *x, int fd);
+void shm_heat(struct shm_ep *e);
+
+#endif
