@@ -136,11 +136,17 @@ static int accept_san(struct sw_sock *s, struct pv_ep *l, int flags, struct sd_a
 		return r;
 	}
 	c->ep->ops->info(c->ep, &info);
+	r = sw_sock_take_place(c);
+	if (r) {
+		sw_fd_drop(fd);
+		sw_libc.close(fd);
+		return r;
+	}
 	c->local = info.local;
 	c->peer = *peer = info.peer;
 	c->role = SW_SERVER;
 	c->nonblock = flags & SOCK_NONBLOCK;
-	c->reason = c->ep->pv == sw_rt.ether ? SD_REASON_SAN : SD_REASON_LOOP;
+	c->reason = c->ep->pv == sw_rt.loop ? SD_REASON_LOOP : SD_REASON_SAN;
 	sw_options_inherit(s, c);
 	sw_options_apply(c);
 	stat_count(c->reason);

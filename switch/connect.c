@@ -153,6 +153,10 @@ static void succeed(struct sw_sock *s, enum sd_reason reason)
 
 	s->ep->ops->info(s->ep, &info);
 	s->local = info.local;
+	if (sw_sock_take_place(s))
+		sd_error(
+			"a connection's descriptor cannot take its place (%s); other processes cannot use it",
+			strerror(errno));
 	s->reason = reason;
 	stat_count(reason);
 	sw_sock_set_state(s, SW_CONNECTED);

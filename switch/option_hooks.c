@@ -117,6 +117,8 @@ SW_EXPORT int getsockopt(int fd, int level, int name, void *restrict value, sock
 		s = sw_sock_hot(fd);
 		if (s)
 			r = san_getsockopt(s, level, name, value, len);
+		if (s && r == KERNELS && s->shadow >= 0)
+			r = sw_libc.getsockopt(s->shadow, level, name, value, len) ? -errno : 0;
 		sw_leave();
 	}
 	return r == KERNELS ? sw_libc.getsockopt(fd, level, name, value, len) : (int)sw_result(r);
@@ -173,8 +175,8 @@ SW_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen
 		return set_bound(fd, level, name, value, len);
 	if (!sw_fd_obj(fd) || !sw_enter())
 		return sw_libc.setsockopt(fd, level, name, value, len);
-	r = sw_libc.setsockopt(fd, level, name, value, len);
 	s = sw_sock_at(fd);
+	r = sw_libc.setsockopt(s ? sw_sock_kernel_fd(s) : fd, level, name, value, len);
 	if (!r && s && s->state != SW_KERNEL)
 		sw_options_mirror(s, level, name);
 	sw_leave();

@@ -75,7 +75,7 @@ static void read_linger(struct sw_sock *s)
 {
 	socklen_t len = sizeof s->linger;
 
-	if (sw_libc.getsockopt(s->fd, SOL_SOCKET, SO_LINGER, &s->linger, &len))
+	if (sw_libc.getsockopt(sw_sock_kernel_fd(s), SOL_SOCKET, SO_LINGER, &s->linger, &len))
 		s->linger = (struct linger){0};
 }
 
@@ -87,7 +87,7 @@ static int64_t read_buffer(int fd, int name)
 
 static void read_low(struct sw_sock *s)
 {
-	int low = read_int(s->fd, SOL_SOCKET, SO_RCVLOWAT);
+	int low = read_int(sw_sock_kernel_fd(s), SOL_SOCKET, SO_RCVLOWAT);
 
 	s->recv_low = low > 1 ? low : 1;
 }
@@ -95,14 +95,14 @@ static void read_low(struct sw_sock *s)
 /* A buffer that was not set keeps growing with its use. */
 static void read_buffers(struct sw_sock *s)
 {
-	int locked = read_int(s->fd, SOL_SOCKET, OPT_SO_BUF_LOCK);
+	int locked = read_int(sw_sock_kernel_fd(s), SOL_SOCKET, OPT_SO_BUF_LOCK);
 
 	if (locked <= 0)
 		return;
 	if (locked & OPT_SNDBUF_LOCKED)
-		s->options.send_buffer = read_buffer(s->fd, SO_SNDBUF);
+		s->options.send_buffer = read_buffer(sw_sock_kernel_fd(s), SO_SNDBUF);
 	if (locked & OPT_RCVBUF_LOCKED)
-		s->options.recv_buffer = read_buffer(s->fd, SO_RCVBUF);
+		s->options.recv_buffer = read_buffer(sw_sock_kernel_fd(s), SO_RCVBUF);
 }
 
 /* --- what is not --- */
@@ -214,10 +214,11 @@ static void read_bound(struct sw_sock *s)
 	socklen_t len = sizeof device;
 	bool v6 = s->domain == AF_INET6;
 
-	if (!sw_libc.getsockopt(s->fd, SOL_SOCKET, SO_BINDTODEVICE, device, &len) &&
+	if (!sw_libc.getsockopt(sw_sock_kernel_fd(s), SOL_SOCKET, SO_BINDTODEVICE, device, &len) &&
 		is_other_device(device, sizeof device))
 		s->kernel_bound = true;
-	if (read_int(s->fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT) > 0)
+	if (read_int(sw_sock_kernel_fd(s), v6 ? IPPROTO_IPV6 : IPPROTO_IP,
+		    v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT) > 0)
 		s->kernel_bound = true;
 }
 
@@ -234,13 +235,14 @@ void sw_options_read(struct sw_sock *s)
 	for (unsigned i = 0; i < N_CARRIED; i++) {
 		if (i == FIRST_KEEP && !listener && s->options.keepalive <= 0)
 			break;
-		*field_of(&s->options, &carried[i]) = read_int(s->fd, carried[i].level, carried[i].name);
+		*field_of(&s->options, &carried[i]) =
+			read_int(sw_sock_kernel_fd(s), carried[i].level, carried[i].name);
 	}
 	read_buffers(s);
 	read_linger(s);
 	read_low(s);
-	s->recv_timeout_ns = read_timeout(s->fd, SO_RCVTIMEO);
-	s->send_timeout_ns = read_timeout(s->fd, SO_SNDTIMEO);
+	s->recv_timeout_ns = read_timeout(sw_sock_kernel_fd(s), SO_RCVTIMEO);
+	s->send_timeout_ns = read_timeout(sw_sock_kernel_fd(s), SO_SNDTIMEO);
 	if (listener)
 		read_bound(s);
 	errno = saved_errno;
@@ -263,9 +265,9 @@ static void mirror_buffer(struct sw_sock *s, int name)
 	struct pv_options changed = PV_OPTIONS_NONE;
 
 	if (name == SO_SNDBUF)
-		s->options.send_buffer = changed.send_buffer = read_buffer(s->fd, name);
+		s->options.send_buffer = changed.send_buffer = read_buffer(sw_sock_kernel_fd(s), name);
 	else
-		s->options.recv_buffer = changed.recv_buffer = read_buffer(s->fd, name);
+		s->options.recv_buffer = changed.recv_buffer = read_buffer(sw_sock_kernel_fd(s), name);
 	tell_endpoint(s, &changed);
 }
 
@@ -288,11 +290,11 @@ static void mirror_socket(struct sw_sock *s, int name)
 		break;
 	case SO_RCVTIMEO:
 	case OPT_SO_RCVTIMEO_NEW:
-		s->recv_timeout_ns = read_timeout(s->fd, SO_RCVTIMEO);
+		s->recv_timeout_ns = read_timeout(sw_sock_kernel_fd(s), SO_RCVTIMEO);
 		break;
 	case SO_SNDTIMEO:
 	case OPT_SO_SNDTIMEO_NEW:
-		s->send_timeout_ns = read_timeout(s->fd, SO_SNDTIMEO);
+		s->send_timeout_ns = read_timeout(sw_sock_kernel_fd(s), SO_SNDTIMEO);
 		break;
 	}
 }
@@ -300,13 +302,13 @@ static void mirror_socket(struct sw_sock *s, int name)
 static void mirror_int(struct sw_sock *s, const struct carried *c)
 {
 	struct pv_options changed = PV_OPTIONS_NONE;
-	int value = read_int(s->fd, c->level, c->name);
+	int value = read_int(sw_sock_kernel_fd(s), c->level, c->name);
 
 	*field_of(&s->options, c) = *field_of(&changed, c) = value;
 	/* Their values had no meaning before. */
 	for (unsigned i = FIRST_KEEP; changed.keepalive > 0 && i < N_CARRIED; i++)
 		*field_of(&s->options, &carried[i]) = *field_of(&changed, &carried[i]) =
-			read_int(s->fd, carried[i].level, carried[i].name);
+			read_int(sw_sock_kernel_fd(s), carried[i].level, carried[i].name);
 	tell_endpoint(s, &changed);
 }
 
@@ -351,17 +353,17 @@ void sw_options_inherit(const struct sw_sock *listener, struct sw_sock *s)
 		int value = *field_of(&s->options, &carried[i]);
 
 		if (value >= 0 && value != carried[i].initial)
-			set_int(s->fd, carried[i].level, carried[i].name, value);
+			set_int(sw_sock_kernel_fd(s), carried[i].level, carried[i].name, value);
 	}
 	if (s->options.send_buffer >= 0)
-		set_int(s->fd, SOL_SOCKET, SO_SNDBUF, (int)s->options.send_buffer);
+		set_int(sw_sock_kernel_fd(s), SOL_SOCKET, SO_SNDBUF, (int)s->options.send_buffer);
 	if (s->options.recv_buffer >= 0)
-		set_int(s->fd, SOL_SOCKET, SO_RCVBUF, (int)s->options.recv_buffer);
+		set_int(sw_sock_kernel_fd(s), SOL_SOCKET, SO_RCVBUF, (int)s->options.recv_buffer);
 	if (s->linger.l_onoff)
-		sw_libc.setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &s->linger, sizeof s->linger);
+		sw_libc.setsockopt(sw_sock_kernel_fd(s), SOL_SOCKET, SO_LINGER, &s->linger, sizeof s->linger);
 	if (s->recv_low > 1)
-		set_int(s->fd, SOL_SOCKET, SO_RCVLOWAT, s->recv_low);
-	set_timeout(s->fd, SO_RCVTIMEO, s->recv_timeout_ns);
-	set_timeout(s->fd, SO_SNDTIMEO, s->send_timeout_ns);
+		set_int(sw_sock_kernel_fd(s), SOL_SOCKET, SO_RCVLOWAT, s->recv_low);
+	set_timeout(sw_sock_kernel_fd(s), SO_RCVTIMEO, s->recv_timeout_ns);
+	set_timeout(sw_sock_kernel_fd(s), SO_SNDTIMEO, s->send_timeout_ns);
 	errno = saved_errno;
 }

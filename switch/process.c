@@ -108,7 +108,7 @@ static void forget_runtime(void)
 	if (sw_rt.start_tried)
 		sw_rt.off = SD_REASON_FORKED;
 	sw_rt.domain = NULL;
-	sw_rt.ether = NULL;
+	sw_rt.ether = sw_rt.loop = sw_rt.shm = NULL;
 	sw_rt.n_providers = 0;
 	sw_rt.start_tried = sw_rt.started = sw_rt.exiting = false;
 	sw_rt.n_san = sw_rt.n_listeners = 0;

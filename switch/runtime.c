@@ -97,7 +97,7 @@ static enum sd_reason load_config(struct cfg *cfg)
 	log_to(cfg);
 	if (!cfg->enabled)
 		return SD_REASON_DISABLED;
-	return cfg->n_ports ? SD_REASON_SAN : SD_REASON_NO_PORT;
+	return cfg->n_ports || cfg->daemon[0] ? SD_REASON_SAN : SD_REASON_NO_PORT;
 }
 
 static int open_ether(const struct cfg *cfg, struct pv **out)
@@ -158,21 +158,42 @@ static int open_domain(const struct cfg *cfg, struct pv_domain **out)
 	return pv_domain_open(&dc, out);
 }
 
+/* A port of this process's own, and what goes from it to itself. */
+static int open_embedded(struct sw_runtime *rt)
+{
+	int r = open_ether(rt->cfg, &rt->ether);
+
+	if (!r)
+		r = pv_loop_open(rt->ether, sw_sock_ready, &rt->loop);
+	if (r)
+		return r;
+	rt->providers[0] = rt->loop;
+	rt->providers[1] = rt->ether;
+	rt->n_providers = 2;
+	return 0;
+}
+
+/* The daemon has the ports. */
+static int open_attached(struct sw_runtime *rt)
+{
+	int r = pv_shm_open(rt->cfg->daemon, sw_sock_ready, &rt->shm);
+
+	if (r)
+		return r;
+	rt->providers[0] = rt->shm;
+	rt->n_providers = 1;
+	return 0;
+}
+
 static int open_providers(struct sw_runtime *rt)
 {
-	struct pv *loop;
 	int r;
 
 	if (rt->off != SD_REASON_SAN)
 		return 0;
-	r = open_ether(rt->cfg, &rt->ether);
-	if (!r)
-		r = pv_loop_open(rt->ether, sw_sock_ready, &loop);
+	r = rt->cfg->daemon[0] ? open_attached(rt) : open_embedded(rt);
 	if (r)
 		return r;
-	rt->providers[0] = loop;
-	rt->providers[1] = rt->ether;
-	rt->n_providers = 2;
 	for (unsigned i = 0; i < rt->n_providers; i++) {
 		r = pv_domain_add(rt->domain, rt->providers[i]);
 		if (r)
@@ -256,10 +277,10 @@ enum sd_reason sw_runtime_start(struct pv *p)
 {
 	enum sd_reason r = p->ops->start(p);
 
-	if (p == sw_rt.ether) {
+	if (p == sw_rt.ether)
 		sw_rt.start_tried = true;
+	if (p != sw_rt.loop)
 		sw_rt.started = r == SD_REASON_SAN;
-	}
 	return r;
 }
 

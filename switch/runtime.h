@@ -29,7 +29,7 @@ struct sw_runtime {
 	enum sd_reason off;	  /* why nothing goes over the SAN; SD_REASON_SAN: it may */
 	unsigned n_providers;
 	struct pv *providers[SW_MAX_PROVIDERS]; /* in order of preference */
-	struct pv *ether;
+	struct pv *ether, *loop, *shm;		/* those of them that there are */
 	struct cfg *cfg;
 	bool start_tried; /* the engine was started, or died trying */
 	bool started;

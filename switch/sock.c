@@ -2,12 +2,14 @@
 /* Socket objects: birth by adoption, slots and tags, readiness, death. Everything with the domain entered. */
 #include "switch/sock.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "switch/epset.h"
 #include "switch/libc.h"
 #include "switch/options.h"
@@ -66,7 +68,11 @@ void sw_fd_drop(int fd)
 	} else if (o->is_epset && sw_epset_of(o)->fd == fd) {
 		sw_epset_of(o)->fd = other_fd_of(o);
 	} else if (!o->is_epset && sw_sock_of(o)->fd == fd) {
-		sw_sock_of(o)->fd = other_fd_of(o);
+		struct sw_sock *s = sw_sock_of(o);
+
+		s->fd = other_fd_of(o);
+		if (s->shadow >= 0 && s->ep)
+			s->ep->ops->moved(s->ep, s->fd);
 	}
 }
 
@@ -91,6 +97,7 @@ struct sw_sock *sw_sock_new(int fd, int domain, enum sw_state state)
 		return NULL;
 	s->state = state;
 	s->fd = fd;
+	s->shadow = -1;
 	s->domain = domain;
 	s->reason = SD_REASON_NOT_YET;
 	s->stat_record = -1;
@@ -192,6 +199,43 @@ void sw_sock_set_state(struct sw_sock *s, enum sw_state state)
 		retag(s);
 	sw_epset_target_moves(s);
 	stat_update(s);
+}
+
+/* dup3(2) and not the switch's own: to the application nothing changes. */
+static int put_in_place(int end, int fd)
+{
+	int flags = sw_libc.fcntl(fd, F_GETFD);
+
+	return sw_libc.dup3(end, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 ? -errno : 0;
+}
+
+int sw_sock_take_place(struct sw_sock *s)
+{
+	int end = s->ep->ops->take_fd(s->ep), flags, r = 0;
+
+	if (end < 0)
+		return 0;
+	s->shadow = sd_fd_raise(sw_libc.fcntl(s->fd, F_DUPFD_CLOEXEC, 0));
+	if (s->shadow < 0) {
+		r = -errno;
+		sw_libc.close(end);
+		return r;
+	}
+	sw_fd_guard(NULL, s->shadow, true);
+	flags = sw_libc.fcntl(s->fd, F_GETFL);
+	if (flags & O_NONBLOCK)
+		sw_libc.fcntl(end, F_SETFL, O_NONBLOCK);
+	if (s->obj.fds == 1) {
+		r = put_in_place(end, s->fd);
+	} else {
+		for (int fd = sw_fd_next(0); fd >= 0 && !r; fd = sw_fd_next(fd + 1)) {
+			if (sw_fd_obj(fd) == &s->obj)
+				r = put_in_place(end, fd);
+		}
+	}
+	s->ep->ops->moved(s->ep, s->fd);
+	sw_libc.close(end);
+	return r;
 }
 
 /* --- readiness --- */
@@ -301,6 +345,10 @@ static void sock_release(struct sw_sock *s)
 		sw_rt.n_san--;
 	list_remove(&s->work);
 	stat_remove(s);
+	if (s->shadow >= 0) {
+		sw_fd_guard(NULL, s->shadow, false);
+		sw_libc.close(s->shadow);
+	}
 	free(s);
 }
 

@@ -35,6 +35,8 @@ struct sw_sock {
 	struct sw_obj obj;
 	enum sw_state state;
 	int fd;		      /* one of its descriptors */
+	int shadow;	      /* the kernel's TCP socket, where the connection's own descriptor has taken its
+				 place; -1: fd is it */
 	int domain;	      /* AF_INET or AF_INET6 */
 	bool nonblock;	      /* O_NONBLOCK as the application sees it */
 	bool kernel_nonblock; /* a listener whose kernel socket is non-blocking behind the application's back
@@ -74,6 +76,12 @@ static inline bool sw_sock_is_san(const struct sw_sock *s)
 {
 	return s->state == SW_CONNECTED || s->state == SW_CONNECTING || s->state == SW_FAILED ||
 	       s->state == SW_DEAD || (s->state == SW_LISTENING && s->n_listeners);
+}
+
+/* The kernel's TCP socket, which has the options. */
+static inline int sw_sock_kernel_fd(const struct sw_sock *s)
+{
+	return s->shadow >= 0 ? s->shadow : s->fd;
 }
 
 static inline struct sw_sock *sw_sock_of(struct sw_obj *o)
@@ -117,6 +125,8 @@ void sw_sock_ready(void *user, unsigned events);
 void sw_sock_orphan(struct sw_sock *s);
 /* Only the kernel listens from now on. */
 void sw_sock_stop_listening(struct sw_sock *s);
+/* Lets the endpoint's own descriptor, if it has one, take the place of the kernel's socket. 0 or -errno. */
+int sw_sock_take_place(struct sw_sock *s);
 /* The endpoint is of no more use: it is closed, and what it was remains in the record. */
 void sw_sock_drop_ep(struct sw_sock *s, enum pv_close_mode mode);
 
