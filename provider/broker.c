@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -48,12 +50,20 @@ uint64_t netns_of(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) ? 0 : cookie;
 }
 
+ino_t inode_of(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) ? 0 : st.st_ino;
+}
+
 /* --- programs --- */
 
 static void client_free(struct broker *b, struct client *c)
 {
 	watch_end(b, &c->watch);
 	list_remove(&c->node);
+	ledger_give(&b->ledger, c->uid, 1, 0);
 	die(b, &c->grave, c);
 	b->stats.clients--;
 }
@@ -65,12 +75,18 @@ static void greet(struct broker *b, int fd)
 	socklen_t len = sizeof cred;
 
 	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) ||
-		watch_add(b, &c->watch, WATCH_CLIENT, fd, EPOLLIN)) {
+		ledger_take(&b->ledger, cred.uid, 1, 0)) {
 		free(c);
 		close(fd);
 		return;
 	}
 	c->uid = cred.uid;
+	if (watch_add(b, &c->watch, WATCH_CLIENT, fd, EPOLLIN)) {
+		ledger_give(&b->ledger, cred.uid, 1, 0);
+		free(c);
+		close(fd);
+		return;
+	}
 	list_push_back(&b->clients, &c->node);
 	b->stats.clients++;
 }
@@ -150,15 +166,15 @@ static bool on_connect(struct broker *b, struct client *c, struct channel_messag
 
 static bool on_listen(struct broker *b, struct client *c, struct channel_message *m)
 {
-	struct channel_message a = {.type = CHANNEL_LISTENING, .id = m->id, .n_fds = 1};
-	int r = listener_add(b, c, &m->listen, m->fds[0], &a.fds[0]);
+	struct channel_message a = {.type = CHANNEL_LISTENING, .id = m->id, .n_fds = 2};
+	int r = listener_add(b, c, &m->listen, m->fds[0], &a);
 	bool ok;
 
 	channel_close_fds(m);
 	if (r)
-		return refuse(b, c, m->id, r, SD_REASON_NO_MEMORY);
+		return refuse(b, c, m->id, r, r == -EDQUOT ? SD_REASON_LIMIT_USER : SD_REASON_NO_MEMORY);
 	ok = answer(c, &a);
-	close(a.fds[0]);
+	close(a.fds[1]);
 	return ok;
 }
 
@@ -223,6 +239,17 @@ static unsigned serve(struct broker *b, struct client *c, uint64_t now)
 
 /* --- events --- */
 
+/* Nothing is ever said on it: it has hung up. */
+static void on_lease(struct broker *b, struct lease *l, uint64_t now)
+{
+	struct queue *q = l->queue;
+
+	if (!lease_end(b, l))
+		return;
+	streams_offer_again(b, q, now);
+	queue_free(b, q);
+}
+
 static unsigned on_event(struct broker *b, struct watch *w, uint32_t events, uint64_t now)
 {
 	if (w->fd < 0)
@@ -233,15 +260,10 @@ static unsigned on_event(struct broker *b, struct watch *w, uint32_t events, uin
 	case WATCH_CLIENT:
 		return serve(b, container_of(w, struct client, watch), now);
 	case WATCH_QUEUE:
-		if (events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) {
-			struct queue *q = container_of(w, struct queue, watch);
-
-			queue_hung_up(b, q);
-			streams_offer_again(b, q, now);
-			queue_free(b, q);
-		} else {
-			queue_hear(b, container_of(w, struct queue, watch));
-		}
+		queue_hear(b, container_of(w, struct queue, watch));
+		return 1;
+	case WATCH_LEASE:
+		on_lease(b, container_of(w, struct lease, watch), now);
 		return 1;
 	case WATCH_END:
 		end_event(b, container_of(w, struct end, watch), events);
@@ -305,6 +327,8 @@ int broker_open(const struct broker_config *cfg, int listening, struct broker **
 		b->cfg.max_connections = 16384;
 	if (!b->cfg.max_class)
 		b->cfg.max_class = 6;
+	if (getrandom(&b->instance, sizeof b->instance, 0) != sizeof b->instance)
+		b->instance = (uint64_t)getpid() << 32 ^ sd_clock_ns();
 	ledger_open(&b->ledger, &(struct ledger_share){b->cfg.max_connections, UINT64_MAX}, NULL);
 	list_init(&b->clients);
 	list_init(&b->listeners);
@@ -336,14 +360,13 @@ void broker_close(struct broker *b)
 		struct listener *l = container_of(it, struct listener, node);
 
 		/* The last one takes the listener with it. */
-		for (struct list *q = l->queues.next, *next; q != &l->queues; q = next) {
-			bool last = q->next == &l->queues;
+		for (bool last = false; !last;) {
+			struct queue *q = container_of(l->queues.next, struct queue, node);
 
-			next = q->next;
-			queue_hung_up(b, container_of(q, struct queue, node));
-			queue_free(b, container_of(q, struct queue, node));
-			if (last)
-				break;
+			last = l->queues.next->next == &l->queues;
+			while (!lease_end(b, container_of(q->leases.next, struct lease, node)))
+				;
+			queue_free(b, q);
 		}
 	}
 	watch_end(b, &b->door);

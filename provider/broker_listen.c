@@ -131,32 +131,128 @@ static uint32_t limited(uint32_t backlog)
 	return backlog < 1 ? 1 : backlog < BACKLOG_MAX ? backlog : BACKLOG_MAX;
 }
 
-int listener_add(
-	struct broker *b, const struct client *c, const struct channel_listen *m, int socket, int *half)
+static struct queue *queue_find(struct listener *l, ino_t inode)
+{
+	list_for_each (it, &l->queues) {
+		struct queue *q = container_of(it, struct queue, node);
+
+		if (q->inode == inode)
+			return q;
+	}
+	return NULL;
+}
+
+static int queue_open(struct broker *b, struct listener *l, ino_t inode, struct queue **out)
+{
+	struct queue *q = calloc(1, sizeof *q);
+	int pair[2], r;
+
+	if (!q)
+		return -ENOMEM;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
+		free(q);
+		return -errno;
+	}
+	r = watch_add(b, &q->watch, WATCH_QUEUE, pair[0], EPOLLIN);
+	if (r) {
+		close(pair[0]);
+		close(pair[1]);
+		free(q);
+		return r;
+	}
+	q->half = pair[1];
+	q->inode = inode;
+	q->listener = l;
+	list_init(&q->leases);
+	list_push_back(&l->queues, &q->node);
+	*out = q;
+	return 0;
+}
+
+static int lease_open(struct broker *b, struct queue *q, uid_t uid, int *half)
+{
+	struct lease *l;
+	int pair[2], r = ledger_take(&b->ledger, uid, 1, 0);
+
+	if (r)
+		return r;
+	l = calloc(1, sizeof *l);
+	r = !l ? -ENOMEM : socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ? -errno : 0;
+	if (!r) {
+		r = watch_add(b, &l->watch, WATCH_LEASE, pair[0], 0);
+		if (r) {
+			close(pair[0]);
+			close(pair[1]);
+		}
+	}
+	if (r) {
+		free(l);
+		ledger_give(&b->ledger, uid, 1, 0);
+		return r;
+	}
+	l->queue = q;
+	l->uid = uid;
+	list_push_back(&q->leases, &l->node);
+	*half = pair[1];
+	return 0;
+}
+
+/* Nothing is offered to it any more. */
+static void queue_stop(struct broker *b, struct queue *q)
+{
+	watch_end(b, &q->watch);
+	list_remove(&q->node);
+}
+
+void queue_free(struct broker *b, struct queue *q)
+{
+	close(q->half);
+	listener_release(b, q->listener);
+	die(b, &q->grave, q);
+}
+
+bool lease_end(struct broker *b, struct lease *l)
+{
+	struct queue *q = l->queue;
+
+	watch_end(b, &l->watch);
+	list_remove(&l->node);
+	ledger_give(&b->ledger, l->uid, 1, 0);
+	die(b, &l->grave, l);
+	if (!list_empty(&q->leases))
+		return false;
+	queue_stop(b, q);
+	return true;
+}
+
+int listener_add(struct broker *b, const struct client *c, const struct channel_listen *m, int socket,
+	struct channel_message *answer)
 {
 	struct listener *l;
 	struct queue *q;
-	int pair[2], r;
+	int r;
 
 	if (int_option(socket, SOL_SOCKET, SO_ACCEPTCONN) != 1 || !is_bound_to(socket, &m->local))
 		return -EACCES;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
-		return -errno;
 	l = listener_obtain(b, netns_of(socket), &m->local, c->uid);
-	q = l ? calloc(1, sizeof *q) : NULL;
-	r = q ? watch_add(b, &q->watch, WATCH_QUEUE, pair[0], EPOLLRDHUP | EPOLLIN) : -ENOMEM;
+	if (!l)
+		return -ENOMEM;
+	q = queue_find(l, inode_of(socket));
+	r = q ? 0 : queue_open(b, l, inode_of(socket), &q);
 	if (r) {
-		free(q);
-		if (l)
-			listener_release(b, l);
-		close(pair[0]);
-		close(pair[1]);
+		listener_release(b, l);
 		return r;
 	}
-	q->listener = l;
+	r = lease_open(b, q, c->uid, &answer->fds[1]);
+	if (r) {
+		if (list_empty(&q->leases)) {
+			queue_stop(b, q);
+			queue_free(b, q);
+		}
+		return r;
+	}
 	q->backlog = limited(m->backlog);
-	list_push_back(&l->queues, &q->node);
-	*half = pair[1];
+	answer->fds[0] = q->half;
 	return 0;
 }
 
@@ -169,17 +265,4 @@ void queue_hear(struct broker *b, struct queue *q)
 		q->backlog = limited(m.backlog.backlog);
 	b->stats.bad_messages += r == -EPROTO;
 	channel_close_fds(&m);
-}
-
-/* From here on nothing is offered to it. */
-void queue_hung_up(struct broker *b, struct queue *q)
-{
-	watch_end(b, &q->watch);
-	list_remove(&q->node);
-}
-
-void queue_free(struct broker *b, struct queue *q)
-{
-	listener_release(b, q->listener);
-	die(b, &q->grave, q);
 }

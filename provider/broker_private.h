@@ -14,7 +14,7 @@
 
 #define BROKER_BUCKETS 1024u /* a power of two */
 
-enum watch_kind { WATCH_DOOR, WATCH_CLIENT, WATCH_QUEUE, WATCH_END };
+enum watch_kind { WATCH_DOOR, WATCH_CLIENT, WATCH_QUEUE, WATCH_LEASE, WATCH_END };
 
 /* What an event of the broker's epoll set points to. */
 struct watch {
@@ -38,6 +38,7 @@ struct broker {
 	struct list graves;
 	struct ledger ledger; /* connections, each end to its user */
 	struct broker_stats stats;
+	uint64_t instance, n_ends; /* for the names of ends */
 };
 
 struct client {
@@ -57,13 +58,25 @@ struct listener {
 	struct list queues;
 };
 
-/* One of them, with its forked children. */
+/* One listening socket of the kernel's, and whoever has it. */
 struct queue {
-	struct watch watch;
+	struct watch watch; /* our half */
 	struct grave grave;
 	struct list node;
 	struct listener *listener;
+	int half; /* the programs' */
+	ino_t inode;
+	struct list leases;
 	uint32_t backlog, pending;
+};
+
+/* Hangs up when the program that it was given to, and its forked children, listen no more. */
+struct lease {
+	struct watch watch;
+	struct grave grave;
+	struct list node;
+	struct queue *queue;
+	uid_t uid;
 };
 
 struct end {
@@ -97,18 +110,21 @@ void watch_end(struct broker *b, struct watch *w);
 void die(struct broker *b, struct grave *g, void *whole);
 /* What the program at fd is a part of; 0: unknown. */
 uint64_t netns_of(int fd);
+ino_t inode_of(int fd); /* 0: unknown */
 
 /* --- broker_listen.c --- */
 
-/* Checks the program's claim and gives it a queue. 0 and the program's half in *half, or -errno. */
-int listener_add(
-	struct broker *b, const struct client *c, const struct channel_listen *m, int socket, int *half);
+/* Checks the program's claim and gives it a lease of a queue. 0 and what to send in *answer, whose last
+ * descriptor the caller closes when it has, or -errno. */
+int listener_add(struct broker *b, const struct client *c, const struct channel_listen *m, int socket,
+	struct channel_message *answer);
 struct listener *listener_find(struct broker *b, uint64_t netns, const struct sd_addr *a);
 /* The queue with the fewest connections that wait, NULL: all are full or there is none. */
 struct queue *listener_choose(struct listener *l);
 /* It says how many may wait; whatever else it says is not listened to. */
 void queue_hear(struct broker *b, struct queue *q);
-void queue_hung_up(struct broker *b, struct queue *q);
+/* True: it was the last one, and nothing is offered to its queue any more. */
+bool lease_end(struct broker *b, struct lease *l);
 void queue_free(struct broker *b, struct queue *q);
 /* Is the socket bound to this name (wildcards and port as the program says)? */
 bool is_bound_to(int socket, const struct sd_addr *name);

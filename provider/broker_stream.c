@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Connections between programs of this host: making, offering, ending. */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -22,13 +23,6 @@ static struct list *bucket(struct broker *b, ino_t inode)
 	return &b->streams[inode & (BROKER_BUCKETS - 1)];
 }
 
-static ino_t inode_of(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) ? 0 : st.st_ino;
-}
-
 /* --- making --- */
 
 /* half: the program's, which is the caller's. */
@@ -43,6 +37,7 @@ static int end_open(struct broker *b, struct stream *s, unsigned i, uid_t uid, i
 	e->counted = true;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		return -errno;
+	channel_name_end(pair[0], b->instance, ++b->n_ends);
 	r = watch_add(b, &e->watch, WATCH_END, pair[0], EPOLLRDHUP | EPOLLIN | EPOLLET);
 	if (r) {
 		close(pair[0]);
@@ -129,6 +124,14 @@ struct end *stream_end_at(struct broker *b, int fd)
 }
 
 /* --- offering --- */
+
+/* Those that wait in a queue are still there; one that was taken out and not accepted needs another offer. */
+static bool is_unread(const struct queue *q)
+{
+	int bytes = 0;
+
+	return !ioctl(q->watch.fd, SIOCOUTQ, &bytes) && bytes > 0;
+}
 
 static int offer(struct stream *s, struct queue *q, uint64_t now)
 {
@@ -244,6 +247,10 @@ void streams_timeout(struct broker *b, uint64_t now)
 			continue;
 		if (s->end[0].gone && s->again_after >= AGAIN_IN_VAIN_NS) {
 			stream_free(b, s);
+			continue;
+		}
+		if (s->queue && is_unread(s->queue)) {
+			s->again_at = now + AGAIN_FIRST_NS;
 			continue;
 		}
 		b->stats.offered_again++;

@@ -4,11 +4,14 @@
 #include "provider/channel.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* Of the kernel's (include/linux/socket.h), newer than some C libraries. */
@@ -59,7 +62,7 @@ static const struct shape {
 	[CHANNEL_CONNECT] = {sizeof(struct channel_connect), 1},
 	[CHANNEL_CONNECTED] = {STREAM_LEN, 3},
 	[CHANNEL_LISTEN] = {sizeof(struct channel_listen), 1},
-	[CHANNEL_LISTENING] = {0, 1},
+	[CHANNEL_LISTENING] = {0, 2},
 	[CHANNEL_ADOPT] = {0, 1},
 	[CHANNEL_ADOPTED] = {STREAM_LEN, 2},
 	[CHANNEL_REFUSED] = {sizeof(struct channel_refused), 0},
@@ -330,4 +333,33 @@ int channel_recv(int fd, struct channel_message *m)
 	if (h.msg_flags & MSG_CTRUNC || n_fds > CHANNEL_FDS || !channel_check(m))
 		return refuse(m, -EPROTO);
 	return 0;
+}
+
+/* In the abstract namespace. */
+#define END_PREFIX     "\0sandirect-end/"
+#define END_PREFIX_LEN (sizeof END_PREFIX - 1)
+
+void channel_name_end(int fd, uint64_t instance, uint64_t number)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int n;
+
+	memcpy(a.sun_path, END_PREFIX, END_PREFIX_LEN);
+	n = snprintf(a.sun_path + END_PREFIX_LEN, sizeof a.sun_path - END_PREFIX_LEN, "%" PRIx64 "-%" PRIx64,
+		instance, number);
+	bind(fd, (struct sockaddr *)&a,
+		(socklen_t)(offsetof(struct sockaddr_un, sun_path) + END_PREFIX_LEN + (size_t)n));
+}
+
+bool channel_is_end(int fd)
+{
+	struct sockaddr_un a;
+	socklen_t len = sizeof a;
+	int saved_errno = errno;
+	bool is = !getpeername(fd, (struct sockaddr *)&a, &len) && a.sun_family == AF_UNIX &&
+		  len > offsetof(struct sockaddr_un, sun_path) + END_PREFIX_LEN &&
+		  !memcmp(a.sun_path, END_PREFIX, END_PREFIX_LEN);
+
+	errno = saved_errno;
+	return is;
 }

@@ -11,7 +11,9 @@
  * half of a UNIX stream pair that takes the place of the program's socket; when its last duplicate is closed,
  * in whatever process and however it died, the daemon sees the hang-up on the other half. `memory`: a
  * segment. `bell`: what to write a byte to so that the other end wakes up. `queue`: a SOCK_SEQPACKET socket
- * on which INCOMING messages arrive; forked children share it as they share a listener.
+ * on which INCOMING messages arrive; all processes that have the kernel's listening socket get the same one,
+ * as they share its backlog. `lease`: half of a pair that says, by being open anywhere, that the queue has
+ * somebody who listens; forked children keep it with the listener.
  *
  *   program                     daemon
  *   HELLO                  ->
@@ -19,7 +21,7 @@
  *   CONNECT  (socket)      ->
  *                          <-   CONNECTED (end, memory, bell)  or  REFUSED
  *   LISTEN   (socket)      ->
- *                          <-   LISTENING (queue)              or  REFUSED
+ *                          <-   LISTENING (queue, lease)       or  REFUSED
  *   ADOPT    (end)         ->                                        inherited or passed
  *                          <-   ADOPTED (memory, bell)         or  REFUSED
  *   queue:                 <-   INCOMING (end, memory, bell)
@@ -125,6 +127,11 @@ int channel_send(int fd, const struct channel_message *m);
  * of any kind. Closing the last descriptor of a socket or file that somebody else prepared may block
  * (SO_LINGER, FUSE): whoever serves others does it where that holds up nobody. */
 int channel_recv(int fd, struct channel_message *m);
+/* Gives our half of an end's pair a name, by which the other half is known wherever it gets to. It means
+ * nothing to anybody else, and a failure only that the end is not recognised. */
+void channel_name_end(int fd, uint64_t instance, uint64_t number);
+/* Does fd look like an end? Who has given it its looks is for the daemon to say (ADOPT). errno stays. */
+bool channel_is_end(int fd);
 /* Is m well-formed: type, terminated texts, families and ranges, the number of descriptors? Addresses are in
  * the form that sd_addr_unmap() leaves, with zeros where they have nothing; which ones they are is not
  * judged. Names of streams, CONNECT's peer and LISTEN's socket have a port; two addresses of a message have

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The domain's slots of providers that do nothing in the background. */
+/* Slots of providers that do nothing in the background, and stay in their process. */
 #include <errno.h>
 
 #include "provider/provider.h"
@@ -33,11 +33,25 @@ unsigned pv_no_lingering(struct pv *p)
 	return 0;
 }
 
-int pv_no_fd(struct pv_ep *e)
+int pv_no_fd(struct pv_ep *e, const void *note, size_t len)
 {
 	return -1;
 }
 
 void pv_no_move(struct pv_ep *e, int fd)
 {
+}
+
+int pv_no_adopt(struct pv *p, int fd, void *user, void *note, size_t len, struct pv_ep **out)
+{
+	return -ENOTSUP;
+}
+
+void pv_no_share(struct pv_ep *e)
+{
+}
+
+int pv_no_child(struct pv *p)
+{
+	return -ENOTSUP;
 }

@@ -117,10 +117,10 @@ void pv_domain_slow(struct pv_domain *d)
 	d->slow_at = d->now + PV_SLOW_NS;
 }
 
-void pv_domain_guard_fd(struct pv_domain *d, int fd, bool own)
+void pv_domain_guard_fd(struct pv_domain *d, int fd, enum pv_guard how)
 {
 	if (d->cfg.fd_guard && fd >= 0)
-		d->cfg.fd_guard(d->cfg.ctx, fd, own);
+		d->cfg.fd_guard(d->cfg.ctx, fd, how);
 }
 
 static unsigned lingering(struct pv_domain *d)

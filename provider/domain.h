@@ -24,6 +24,12 @@
 
 #include "provider/provider.h"
 
+enum pv_guard {
+	PV_GUARD_NONE, /* ours no more */
+	PV_GUARD_OWN,  /* this process's: forked children close it */
+	PV_GUARD_KEPT, /* forked children need it, too */
+};
+
 struct pv_domain_config {
 	size_t size;	  /* sizeof(struct pv_domain_config) */
 	uint64_t spin_ns; /* how long a waiter polls before it sleeps */
@@ -35,7 +41,7 @@ struct pv_domain_config {
 	void (*thread_start)(void *ctx);
 	/* A descriptor the domain or a provider owns came to be or goes: the application must not close it.
 	 */
-	void (*fd_guard)(void *ctx, int fd, bool own);
+	void (*fd_guard)(void *ctx, int fd, enum pv_guard how);
 	void *ctx;
 	/* The kernel's ppoll(2), where the name is interposed; NULL: ppoll. If it is a cancellation point, it
 	 * is the only one of pv_sleep. */

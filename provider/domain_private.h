@@ -42,7 +42,7 @@ struct pv_domain {
 
 /* Housekeeping of all providers and the tick; token held. */
 void pv_domain_slow(struct pv_domain *d);
-void pv_domain_guard_fd(struct pv_domain *d, int fd, bool own);
+void pv_domain_guard_fd(struct pv_domain *d, int fd, enum pv_guard how);
 
 /* Makes a waiter with a bell; NULL: out of memory or descriptors. */
 struct pv_waiter *pv_waiter_new(struct pv_domain *d);

@@ -42,8 +42,8 @@ static struct ether *of(struct pv *p)
 
 static void guard_netif(struct ether *x, bool own)
 {
-	pv_domain_guard_fd(x->pv.domain, netif_fd(x->netif), own);
-	pv_domain_guard_fd(x->pv.domain, netif_dump_fd(x->netif), own);
+	pv_domain_guard_fd(x->pv.domain, netif_fd(x->netif), own ? PV_GUARD_OWN : PV_GUARD_NONE);
+	pv_domain_guard_fd(x->pv.domain, netif_dump_fd(x->netif), own ? PV_GUARD_OWN : PV_GUARD_NONE);
 }
 
 static bool netif_ready(struct ether *x)
@@ -219,7 +219,7 @@ static int open_port(struct ether *x, unsigned i, char *err, size_t err_len)
 			snprintf(err, err_len, "another process has it; give this one a port of its own");
 			return -EBUSY;
 		}
-		pv_domain_guard_fd(x->pv.domain, x->locks[i], true);
+		pv_domain_guard_fd(x->pv.domain, x->locks[i], PV_GUARD_OWN);
 	}
 	port = x->given[i];
 	x->given[i] = NULL;
@@ -248,7 +248,7 @@ static int open_transport(struct ether *x)
 
 static void guard_fd(void *ctx, int fd, bool own)
 {
-	pv_domain_guard_fd(ctx, fd, own);
+	pv_domain_guard_fd(ctx, fd, own ? PV_GUARD_OWN : PV_GUARD_NONE);
 }
 
 static void stop(struct ether *x)
@@ -256,12 +256,12 @@ static void stop(struct ether *x)
 	engine_close(&x->engine);
 	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
 		if (x->locks[i] >= 0)
-			pv_domain_guard_fd(x->pv.domain, x->locks[i], false);
+			pv_domain_guard_fd(x->pv.domain, x->locks[i], PV_GUARD_NONE);
 		portlock_release(x->locks[i]);
 		x->locks[i] = -1;
 	}
 	if (x->wait_set >= 0) {
-		pv_domain_guard_fd(x->pv.domain, x->wait_set, false);
+		pv_domain_guard_fd(x->pv.domain, x->wait_set, PV_GUARD_NONE);
 		close(x->wait_set);
 		x->wait_set = -1;
 	}
@@ -286,7 +286,7 @@ static int start_all(struct ether *x, char *err, size_t err_len, unsigned *which
 		x->wait_set = sd_fd_raise(epoll_create1(EPOLL_CLOEXEC));
 		if (x->wait_set < 0)
 			return -errno;
-		pv_domain_guard_fd(x->pv.domain, x->wait_set, true);
+		pv_domain_guard_fd(x->pv.domain, x->wait_set, PV_GUARD_OWN);
 	}
 	return pv_domain_need_helper(x->pv.domain);
 }
@@ -540,6 +540,8 @@ static const struct pv_ops ops = {
 	.start = ether_start,
 	.listen = ether_listen,
 	.connect = ether_connect,
+	.adopt = pv_no_adopt,
+	.in_child = pv_no_child,
 	.progress = ether_progress,
 	.deadline = ether_deadline,
 	.arm = ether_arm,

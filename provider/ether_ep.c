@@ -523,6 +523,7 @@ const struct pv_ep_ops ether_ep_ops = {
 	.set_options = ep_set_options,
 	.info = ep_info,
 	.take_fd = pv_no_fd,
+	.share = pv_no_share,
 	.moved = pv_no_move,
 	.close = ep_close,
 };

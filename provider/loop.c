@@ -408,6 +408,7 @@ static const struct pv_ep_ops ep_ops = {
 	.set_options = ep_set_options,
 	.info = ep_info,
 	.take_fd = pv_no_fd,
+	.share = pv_no_share,
 	.moved = pv_no_move,
 	.close = ep_close,
 };
@@ -420,6 +421,8 @@ static const struct pv_ops ops = {
 	.start = loop_start,
 	.listen = loop_listen,
 	.connect = loop_connect,
+	.adopt = pv_no_adopt,
+	.in_child = pv_no_child,
 	.progress = pv_no_progress,
 	.deadline = pv_no_deadline,
 	.arm = pv_no_arm,

@@ -8,7 +8,7 @@
  * with the domain entered; they must not call operations of the same endpoint that could destroy it.
  *
  * Errors are 0 or -errno. Providers: tcp (the kernel), ether (transport over NIC ports), loop (inside a
- * process).
+ * process), shm (between programs of one host).
  */
 #ifndef SD_PROVIDER_PROVIDER_H
 #define SD_PROVIDER_PROVIDER_H
@@ -40,6 +40,8 @@ enum pv_flags {
 	PV_PEEK = 1 << 0,
 	PV_MORE = 1 << 1, /* more bytes follow at once: a short packet may wait */
 };
+
+#define PV_NOTE_SIZE 64u
 
 enum pv_close_mode {
 	PV_CLOSE_GRACEFUL, /* what was sent is delivered in the background, then FIN; unread input turns it
@@ -100,8 +102,10 @@ struct pv_ep_ops {
 	void (*info)(struct pv_ep *e, struct pv_info *out);
 	/* The descriptor that stands for a connection and is to take the place of the program's socket, so
 	 * that other processes can be given it; -1: there is none, the socket stays. The caller's from then
-	 * on. */
-	int (*take_fd)(struct pv_ep *e);
+	 * on. note: at most PV_NOTE_SIZE bytes that go with it, for who adopts it later. */
+	int (*take_fd)(struct pv_ep *e, const void *note, size_t len);
+	/* Other processes are about to get that descriptor. */
+	void (*share)(struct pv_ep *e);
 	/* The number at which the program now has it; the old one is about to be closed. */
 	void (*moved)(struct pv_ep *e, int fd);
 	/* Ends it; e is invalid afterwards and there are no more upcalls. Listeners: what was not accepted is
@@ -135,6 +139,14 @@ struct pv_ops {
 	 * provider has been started. */
 	int (*connect)(struct pv *p, int socket, const struct sd_addr *local, const struct sd_addr *peer,
 		void *user, struct pv_ep **out);
+	/* A descriptor that came from another process, by execve(2) or SCM_RIGHTS, and was one that take_fd()
+	 * gave. The caller's still; note gets what take_fd() was given, which others can have changed.
+	 * Blocks for as long as the daemon takes to answer. -ENOTSUP, -ENOENT: not one of this provider's,
+	 * -ENOTCONN: nobody can be asked. */
+	int (*adopt)(struct pv *p, int fd, void *user, void *note, size_t len, struct pv_ep **out);
+	/* In a forked child, when it has been added to the child's domain: goes on with the endpoints that it
+	 * had, but for connections that were being made. -ENOTSUP: it cannot, and is of no more use. */
+	int (*in_child)(struct pv *p);
 	/* --- for the domain --- */
 	/* Moves packets and time on; returns how much it did (0: nothing). */
 	unsigned (*progress)(struct pv *p, uint64_t now);
@@ -166,7 +178,10 @@ int pv_no_arm(struct pv *p, uint64_t *max_sleep_ns);
 void pv_no_disarm(struct pv *p);
 void pv_no_slow(struct pv *p, uint64_t now);
 unsigned pv_no_lingering(struct pv *p);
-int pv_no_fd(struct pv_ep *e);
+int pv_no_fd(struct pv_ep *e, const void *note, size_t len);
 void pv_no_move(struct pv_ep *e, int fd);
+int pv_no_adopt(struct pv *p, int fd, void *user, void *note, size_t len, struct pv_ep **out);
+void pv_no_share(struct pv_ep *e);
+int pv_no_child(struct pv *p);
 
 #endif

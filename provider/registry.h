@@ -40,6 +40,8 @@ int pv_loop_open(struct pv *san, pv_ready_fn *ready, struct pv **out);
 
 /* Programs of this host that have the same daemon, through shared memory. path: the daemon's socket. */
 int pv_shm_open(const char *path, pv_ready_fn *ready, struct pv **out);
+/* Is fd the descriptor of such a connection, as take_fd() gives it? Others can make one that looks so. */
+bool pv_shm_is_end(int fd);
 
 /* The kernel's TCP behind the same SPI: the yardstick of the contract suite, and a carrier for hosts without
  * ports. */

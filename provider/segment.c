@@ -130,7 +130,7 @@ static bool is_dead(uint32_t pid)
 static __attribute__((noinline)) int lock(const struct segment *s)
 {
 	_Atomic uint32_t *word = &ours(s)->lock;
-	uint32_t me = (uint32_t)getpid(), owner;
+	uint32_t me = s->me, owner;
 	uint64_t until = 0;
 
 	for (unsigned i = 0;; i++) {
@@ -640,6 +640,16 @@ void segment_share(struct segment *s)
 	atomic_store_explicit(&ours(s)->shared, 1, memory_order_release);
 }
 
+bool segment_is_shared(const struct segment *s)
+{
+	return is_shared(s);
+}
+
+void segment_forked(struct segment *s)
+{
+	s->me = (uint32_t)getpid();
+}
+
 static bool trim_held(struct segment *s)
 {
 	struct view v;
@@ -762,6 +772,7 @@ int segment_open(int memfd, unsigned end, struct segment *out)
 		return errno == ENOMEM ? -ENOMEM : -EPROTO;
 	*out = (struct segment){.header = (struct segment_header *)base,
 		.end = end,
+		.me = (uint32_t)getpid(),
 		.max_class = h.max_class,
 		.size = file_size(h.max_class),
 		.ring = {base + HEADER, base + HEADER + ring_size(h.max_class)}};

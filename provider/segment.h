@@ -64,6 +64,7 @@ struct segment {
 	unsigned end;	  /* 0: the side that connected; 1: the side that accepted */
 	unsigned max_class;
 	uint64_t seen_head; /* of the other end's, some time ago */
+	uint32_t me;	    /* this process */
 	bool failed;	    /* -EPROTO from now on */
 };
 
@@ -117,6 +118,9 @@ bool segment_must_ring(struct segment *s);
 
 /* From now on several processes use this end. Called by the one that forks, before it does. */
 void segment_share(struct segment *s);
+bool segment_is_shared(const struct segment *s);
+/* In the child, before anything else. */
+void segment_forked(struct segment *s);
 /* Gives the pages of our ring back and starts again with the smallest class, if nothing in it is unread.
  * False: there is. */
 bool segment_trim(struct segment *s);

@@ -8,14 +8,12 @@
  * waits for; before it sleeps, the hot ones ask to be rung too.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
-#include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -27,8 +25,6 @@
 #define HOT_FEW	    16		 /* that many stay hot */
 #define HOT_IDLE_NS (1 * SD_MS)	 /* beyond them, one that did not change for so long becomes cold */
 #define LOOK_NS	    (20 * SD_US) /* how often the epoll set is looked at by who spins */
-#define GREETING_MS 1000	 /* a daemon that does not greet for so long is none */
-#define RETRY_NS    (1 * SD_S)
 #define EVENTS	    32
 
 static struct shm *of(struct pv *p)
@@ -43,7 +39,16 @@ static uint64_t tag_of(const struct shm *x, uint32_t slot, bool is_bell)
 	return (uint64_t)x->slots[slot].generation << 32 | slot << 1 | is_bell;
 }
 
-#define CHANNEL_TAG UINT64_MAX
+int shm_open_events(struct shm *x)
+{
+	if (x->events >= 0)
+		return 0;
+	x->events = sd_fd_raise(epoll_create1(EPOLL_CLOEXEC));
+	if (x->events < 0)
+		return -errno;
+	pv_domain_guard_fd(x->pv.domain, x->events, PV_GUARD_OWN);
+	return 0;
+}
 
 int shm_watch(struct shm_ep *e, int fd, bool is_bell, uint32_t events)
 {
@@ -87,7 +92,7 @@ struct shm_ep *shm_ep_new(struct shm *x, void *user)
 	e->ep.ops = &shm_ep_ops;
 	e->ep.pv = &x->pv;
 	e->user = user;
-	e->fd = e->bell = e->socket = -1;
+	e->fd = e->bell = e->socket = e->lease = -1;
 	list_init(&e->hot);
 	list_init(&e->request);
 	list_push_back(&x->endpoints, &e->node);
@@ -105,139 +110,12 @@ void shm_ep_free(struct shm_ep *e)
 	x->free_slot = e->slot;
 	if (!list_empty(&e->hot))
 		x->n_hot--;
+	if (e->state == SHM_LISTENING)
+		x->n_listeners--;
 	list_remove(&e->hot);
 	list_remove(&e->request);
 	list_remove(&e->node);
 	free(e);
-}
-
-/* --- the daemon --- */
-
-static void hang_up(struct shm *x)
-{
-	struct list lost = LIST_INIT(lost), *it;
-	struct channel_message m = {.type = CHANNEL_REFUSED, .refused = {ECONNREFUSED, SD_REASON_NO_DAEMON}};
-
-	if (x->channel >= 0) {
-		shm_unwatch(x, x->channel);
-		pv_domain_guard_fd(x->pv.domain, x->channel, false);
-		close(x->channel);
-		x->channel = -1;
-	}
-	while ((it = list_pop_front(&x->requests)))
-		list_push_back(&lost, it);
-	while ((it = list_pop_front(&lost)))
-		shm_ep_answer(container_of(it, struct shm_ep, request), &m);
-}
-
-static int wait_readable(int fd, int ms)
-{
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	return poll(&p, 1, ms) == 1 ? 0 : -ETIMEDOUT;
-}
-
-static int greet(int fd)
-{
-	struct channel_message m = {.type = CHANNEL_HELLO, .hello = {.version = CHANNEL_VERSION}};
-	int r;
-
-	snprintf(m.hello.program, sizeof m.hello.program, "%.31s", program_invocation_short_name);
-	r = channel_send(fd, &m);
-	if (!r)
-		r = wait_readable(fd, GREETING_MS);
-	if (!r)
-		r = channel_recv(fd, &m);
-	if (!r && (m.type != CHANNEL_WELCOME || m.welcome.version != CHANNEL_VERSION))
-		r = -EPROTO;
-	channel_close_fds(&m);
-	return r;
-}
-
-static int call_daemon(struct shm *x)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = CHANNEL_TAG};
-	int fd, r;
-
-	if (strlen(x->path) >= sizeof a.sun_path)
-		return -ENAMETOOLONG;
-	strcpy(a.sun_path, x->path);
-	fd = sd_fd_raise(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-	if (fd < 0)
-		return -errno;
-	r = connect(fd, (struct sockaddr *)&a, sizeof a) ? -errno : greet(fd);
-	if (!r && x->events < 0) {
-		x->events = sd_fd_raise(epoll_create1(EPOLL_CLOEXEC));
-		if (x->events >= 0)
-			pv_domain_guard_fd(x->pv.domain, x->events, true);
-	}
-	if (!r && epoll_ctl(x->events, EPOLL_CTL_ADD, fd, &ev))
-		r = -errno;
-	if (r) {
-		close(fd);
-		return r;
-	}
-	x->channel = fd;
-	pv_domain_guard_fd(x->pv.domain, fd, true);
-	return 0;
-}
-
-static enum sd_reason shm_start(struct pv *p)
-{
-	struct shm *x = of(p);
-	uint64_t now = sd_clock_ns();
-	int r;
-
-	if (x->channel >= 0)
-		return SD_REASON_SAN;
-	if (now < x->retry_at)
-		return SD_REASON_NO_DAEMON;
-	r = call_daemon(x);
-	if (!r)
-		return SD_REASON_SAN;
-	x->retry_at = now + RETRY_NS;
-	sd_info("the daemon at %s does not answer (%s); connections use kernel TCP", x->path, strerror(-r));
-	return r == -EMFILE ? SD_REASON_LIMIT_NOFILE : SD_REASON_NO_DAEMON;
-}
-
-/* Sends a request of e's, whose answer will find it. */
-static int request(struct shm_ep *e, struct channel_message *m)
-{
-	struct shm *x = shm_of(e);
-	int r;
-
-	m->id = e->id = ++x->next_id;
-	r = channel_send(x->channel, m);
-	if (!r)
-		list_push_back(&x->requests, &e->request);
-	else if (r != -EINVAL)
-		hang_up(x);
-	return r;
-}
-
-static unsigned hear_daemon(struct shm *x)
-{
-	struct channel_message m;
-	unsigned n = 0;
-	int r;
-
-	while (x->channel >= 0 && !(r = channel_recv(x->channel, &m))) {
-		list_for_each (it, &x->requests) {
-			struct shm_ep *e = container_of(it, struct shm_ep, request);
-
-			if (e->id != m.id)
-				continue;
-			list_remove(&e->request);
-			shm_ep_answer(e, &m);
-			break;
-		}
-		channel_close_fds(&m);
-		n++;
-	}
-	if (x->channel >= 0 && r != -EAGAIN)
-		hang_up(x);
-	return n;
 }
 
 /* --- sockets for who has none --- */
@@ -264,6 +142,16 @@ static int bound_socket(const struct sd_addr *local)
 		return r;
 	}
 	return fd;
+}
+
+static int listening_socket(const struct sd_addr *local, unsigned backlog)
+{
+	int fd = bound_socket(local);
+
+	if (fd < 0 || !listen(fd, (int)backlog))
+		return fd;
+	close(fd);
+	return -EADDRINUSE;
 }
 
 static int port_of(int fd)
@@ -314,22 +202,34 @@ static bool shm_serves(struct pv *p, const struct sd_addr *local)
 	return true;
 }
 
-/* Waits for the answer: until then the daemon has the program's socket too, and with it the port. */
-static int listen_for(struct shm_ep *e, int socket)
+static enum sd_reason shm_start(struct pv *p)
 {
-	struct channel_message m = {.type = CHANNEL_LISTEN, .n_fds = 1, .fds = {socket}};
-	struct shm *x = shm_of(e);
-	uint64_t end = sd_clock_ns() + GREETING_MS * SD_MS;
-	int r;
+	struct shm *x = of(p);
+	bool was_there = x->channel >= 0;
+	enum sd_reason r = shm_call(x);
+
+	if (!was_there && r == SD_REASON_SAN)
+		shm_listen_again(x);
+	return r;
+}
+
+static int ask_to_listen(struct shm_ep *e)
+{
+	struct channel_message m = {.type = CHANNEL_LISTEN, .n_fds = 1, .fds = {e->socket}};
 
 	m.listen.local = e->local;
 	m.listen.backlog = e->backlog;
-	r = request(e, &m);
-	while (!r && !list_empty(&e->request) && sd_clock_ns() < end) {
-		wait_readable(x->channel, GREETING_MS);
-		hear_daemon(x);
+	return shm_ask(e, &m);
+}
+
+void shm_listen_again(struct shm *x)
+{
+	list_for_each (it, &x->endpoints) {
+		struct shm_ep *e = container_of(it, struct shm_ep, node);
+
+		if (e->state == SHM_LISTENING && list_empty(&e->request) && ask_to_listen(e))
+			return;
 	}
-	return r ? r : e->fd >= 0 ? 0 : -ENOTCONN;
 }
 
 static int shm_listen(struct pv *p, int socket, const struct sd_addr *local, unsigned backlog, void *user,
@@ -337,31 +237,26 @@ static int shm_listen(struct pv *p, int socket, const struct sd_addr *local, uns
 {
 	struct shm *x = of(p);
 	struct shm_ep *e;
-	int own = -1, r;
 
-	if (shm_start(p) != SD_REASON_SAN)
-		return -ENOTCONN;
-	if (socket < 0) {
-		socket = own = bound_socket(local);
-		if (socket < 0 || listen(socket, (int)backlog))
-			return own < 0 ? own : -errno;
-	}
+	socket = socket < 0 ? listening_socket(local, backlog) : fcntl(socket, F_DUPFD_CLOEXEC, 0);
+	if (socket < 0)
+		return socket == -1 ? -errno : socket;
 	e = shm_ep_new(x, user);
-	r = e ? 0 : -ENOMEM;
-	if (e) {
-		e->state = SHM_LISTENING;
-		e->local = *local;
-		e->backlog = backlog;
-		e->socket = own;
-		r = listen_for(e, socket);
+	if (!e) {
+		close(socket);
+		return -ENOMEM;
 	}
-	if (r) {
-		if (e)
-			shm_ep_free(e);
-		if (own >= 0)
-			close(own);
-		return r;
-	}
+	e->state = SHM_LISTENING;
+	e->local = *local;
+	e->backlog = backlog;
+	e->socket = sd_fd_raise(socket);
+	pv_domain_guard_fd(x->pv.domain, e->socket, PV_GUARD_KEPT);
+	x->n_listeners++;
+	/* A daemon that is not there is told when it comes. */
+	if (shm_start(p) == SD_REASON_SAN && list_empty(&e->request) && e->fd < 0)
+		ask_to_listen(e);
+	/* Connections that begin when listen(2) has returned find it. */
+	shm_await(e);
 	*out = &e->ep;
 	return 0;
 }
@@ -390,7 +285,7 @@ static int shm_connect(struct pv *p, int socket, const struct sd_addr *local, co
 		e->local = m.connect.local;
 		e->peer = *peer;
 		m.fds[0] = socket;
-		r = request(e, &m);
+		r = shm_ask(e, &m);
 		if (r)
 			shm_ep_free(e);
 	}
@@ -399,6 +294,58 @@ static int shm_connect(struct pv *p, int socket, const struct sd_addr *local, co
 	if (!r)
 		*out = &e->ep;
 	return r;
+}
+
+/* --- other processes --- */
+
+static int shm_adopt(struct pv *p, int fd, void *user, void *note, size_t len, struct pv_ep **out)
+{
+	struct channel_message m = {.type = CHANNEL_ADOPT, .n_fds = 1, .fds = {fd}};
+	struct shm *x = of(p);
+	struct shm_ep *e;
+	int r;
+
+	if (shm_start(p) != SD_REASON_SAN)
+		return -ENOTCONN;
+	e = shm_ep_new(x, user);
+	if (!e)
+		return -ENOMEM;
+	e->state = SHM_CONNECTING;
+	e->result = -EINPROGRESS;
+	e->fd = fd;
+	e->fd_taken = true;
+	r = shm_ask(e, &m);
+	if (!r)
+		shm_await(e);
+	if (r || e->state != SHM_OPEN) {
+		r = r ? r : e->result;
+		shm_ep_free(e);
+		return r ? r : -ENOTCONN;
+	}
+	segment_note_get(&e->seg, note, len);
+	*out = &e->ep;
+	return 0;
+}
+
+static int shm_in_child(struct pv *p)
+{
+	struct shm *x = of(p);
+
+	x->channel = x->events = -1;
+	x->retry_at = x->retry_after = x->look_at = 0;
+	list_init(&x->requests);
+	list_for_each (it, &x->endpoints) {
+		struct shm_ep *e = container_of(it, struct shm_ep, node);
+
+		list_init(&e->request);
+		if (e->state == SHM_CONNECTING)
+			shm_ep_free(e);
+	}
+	if (!list_empty(&x->endpoints) && shm_open_events(x))
+		return -errno;
+	list_for_each (it, &x->endpoints)
+		shm_ep_in_child(container_of(it, struct shm_ep, node));
+	return 0;
 }
 
 /* --- for the domain --- */
@@ -451,8 +398,8 @@ static unsigned look_at_events(struct shm *x)
 	for (int i = 0; i < n; i++) {
 		uint32_t slot = (uint32_t)ev[i].data.u64 >> 1;
 
-		if (ev[i].data.u64 == CHANNEL_TAG) {
-			work += hear_daemon(x);
+		if (ev[i].data.u64 == SHM_CHANNEL_TAG) {
+			work += shm_hear(x);
 		} else if (slot < x->n_slots && x->slots[slot].ep &&
 			   x->slots[slot].generation == ev[i].data.u64 >> 32) {
 			shm_ep_event(x->slots[slot].ep, ev[i].data.u64 & 1, ev[i].events);
@@ -471,12 +418,14 @@ static unsigned shm_progress(struct pv *p, uint64_t now)
 		work += look_at_events(x);
 		x->look_at = now + LOOK_NS;
 	}
+	if (__builtin_expect(now >= shm_call_deadline(x), 0))
+		shm_call_timeout(x, now);
 	return work;
 }
 
 static uint64_t shm_deadline(struct pv *p)
 {
-	return UINT64_MAX;
+	return shm_call_deadline(of(p));
 }
 
 static int shm_arm(struct pv *p, uint64_t *max_sleep_ns)
@@ -504,9 +453,9 @@ static void shm_close(struct pv *p)
 {
 	struct shm *x = of(p);
 
-	hang_up(x);
+	shm_hang_up(x);
 	if (x->events >= 0) {
-		pv_domain_guard_fd(x->pv.domain, x->events, false);
+		pv_domain_guard_fd(x->pv.domain, x->events, PV_GUARD_NONE);
 		close(x->events);
 	}
 	free(x->slots);
@@ -522,6 +471,8 @@ static const struct pv_ops ops = {
 	.start = shm_start,
 	.listen = shm_listen,
 	.connect = shm_connect,
+	.adopt = shm_adopt,
+	.in_child = shm_in_child,
 	.progress = shm_progress,
 	.deadline = shm_deadline,
 	.arm = shm_arm,
@@ -551,4 +502,9 @@ int pv_shm_open(const char *path, pv_ready_fn *ready, struct pv **out)
 	}
 	*out = &x->pv;
 	return 0;
+}
+
+bool pv_shm_is_end(int fd)
+{
+	return channel_is_end(fd);
 }

@@ -52,6 +52,11 @@ static bool peer_is_gone(const struct shm_ep *e)
 	return e->ended || (segment_heard(&e->seg) & SEGMENT_CLOSED);
 }
 
+static bool has_shut(const struct shm_ep *e)
+{
+	return segment_said(&e->seg) & SEGMENT_FIN;
+}
+
 /* It sends no more. Before it says so it has published all its bytes. */
 static bool is_fin(const struct shm_ep *e)
 {
@@ -116,7 +121,7 @@ bool shm_ep_look(struct shm_ep *e)
 		events |= PV_IN | PV_OUT | (flags & (SEGMENT_FIN | SEGMENT_CLOSED) ? PV_RDHUP : 0);
 		if (e->error)
 			events |= GONE;
-		if (is_fin(e) && e->wr_shut)
+		if (is_fin(e) && has_shut(e))
 			events |= PV_HUP;
 	}
 	raise_ready(e, events);
@@ -143,12 +148,23 @@ void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events)
 	} else if (events & (EPOLLHUP | EPOLLERR)) {
 		e->ended = true;
 		note_end(e);
-		raise_ready(e, e->error ? GONE : PV_IN | PV_OUT | PV_RDHUP | (e->wr_shut ? PV_HUP : 0));
+		raise_ready(e, e->error ? GONE : PV_IN | PV_OUT | PV_RDHUP | (has_shut(e) ? PV_HUP : 0));
 	}
 	shm_ep_look(e);
 }
 
 /* --- beginning --- */
+
+static int watch_stream(struct shm_ep *e)
+{
+	int r = shm_watch(e, e->bell, true, 0);
+
+	if (!r)
+		r = shm_watch(e, e->fd, false, EPOLLIN);
+	if (!r)
+		shm_heat(e);
+	return r;
+}
 
 /* Takes the descriptors out of m. */
 static int open_stream(struct shm_ep *e, struct channel_message *m, unsigned memory_at)
@@ -163,14 +179,18 @@ static int open_stream(struct shm_ep *e, struct channel_message *m, unsigned mem
 	e->peer = m->stream.peer;
 	e->bell = sd_fd_raise(m->fds[memory_at + 1]);
 	m->fds[memory_at + 1] = -1;
-	pv_domain_guard_fd(e->ep.pv->domain, e->bell, true);
+	pv_domain_guard_fd(e->ep.pv->domain, e->bell, PV_GUARD_KEPT);
 	e->state = SHM_OPEN;
-	r = shm_watch(e, e->bell, true, 0);
-	if (!r)
-		r = shm_watch(e, e->fd, false, EPOLLIN);
-	if (!r)
-		shm_heat(e);
-	return r;
+	return watch_stream(e);
+}
+
+static void give_up_fd(struct shm_ep *e, int *fd)
+{
+	if (*fd < 0)
+		return;
+	pv_domain_guard_fd(e->ep.pv->domain, *fd, PV_GUARD_NONE);
+	close(*fd);
+	*fd = -1;
 }
 
 static void close_fds(struct shm_ep *e)
@@ -181,29 +201,22 @@ static void close_fds(struct shm_ep *e)
 		shm_unwatch(x, e->fd);
 	if (e->fd >= 0 && !e->fd_taken) {
 		if (e->state == SHM_LISTENING)
-			pv_domain_guard_fd(x->pv.domain, e->fd, false);
+			pv_domain_guard_fd(x->pv.domain, e->fd, PV_GUARD_NONE);
 		close(e->fd);
 	}
-	if (e->bell >= 0) {
+	if (e->bell >= 0)
 		shm_unwatch(x, e->bell);
-		pv_domain_guard_fd(x->pv.domain, e->bell, false);
-		close(e->bell);
-	}
-	if (e->socket >= 0)
-		close(e->socket);
-	e->fd = e->bell = e->socket = -1;
+	give_up_fd(e, &e->bell);
+	give_up_fd(e, &e->socket);
+	give_up_fd(e, &e->lease);
+	e->fd = -1;
 	if (e->seg.header)
 		segment_close(&e->seg);
 	e->seg.header = NULL;
 }
 
-static void connected(struct shm_ep *e, struct channel_message *m)
+static void opened(struct shm_ep *e, int r)
 {
-	int r;
-
-	e->fd = m->fds[0];
-	m->fds[0] = -1;
-	r = open_stream(e, m, 1);
 	if (r) {
 		close_fds(e);
 		e->state = SHM_FAILED;
@@ -213,21 +226,50 @@ static void connected(struct shm_ep *e, struct channel_message *m)
 	raise_ready(e, r ? GONE : PV_OUT);
 }
 
-static void listening(struct shm_ep *e, struct channel_message *m)
+static void watch_queue(struct shm_ep *e)
 {
-	e->fd = sd_fd_raise(m->fds[0]);
-	m->fds[0] = -1;
-	pv_domain_guard_fd(e->ep.pv->domain, e->fd, true);
 	if (shm_watch(e, e->fd, false, EPOLLIN))
 		sd_error("a listener cannot be watched; it gets no connections through shared memory");
 	e->queue_ready = true;
 	raise_ready(e, PV_IN);
 }
 
+/* For the first time, or by a daemon that has taken the place of one that is gone. */
+static void listening(struct shm_ep *e, struct channel_message *m)
+{
+	if (e->fd >= 0) {
+		shm_unwatch(shm_of(e), e->fd);
+		give_up_fd(e, &e->fd);
+		give_up_fd(e, &e->lease);
+	}
+	e->fd = sd_fd_raise(m->fds[0]);
+	e->lease = sd_fd_raise(m->fds[1]);
+	m->fds[0] = m->fds[1] = -1;
+	pv_domain_guard_fd(e->ep.pv->domain, e->fd, PV_GUARD_KEPT);
+	pv_domain_guard_fd(e->ep.pv->domain, e->lease, PV_GUARD_KEPT);
+	watch_queue(e);
+}
+
+/* Only the address space is another: the descriptors are where they were. */
+void shm_ep_in_child(struct shm_ep *e)
+{
+	if (e->state == SHM_LISTENING && e->fd >= 0)
+		watch_queue(e);
+	if (e->state != SHM_OPEN)
+		return;
+	segment_forked(&e->seg);
+	if (watch_stream(e))
+		fail(e, -ECONNRESET);
+}
+
 void shm_ep_answer(struct shm_ep *e, struct channel_message *m)
 {
-	if (m->type == CHANNEL_CONNECTED && e->state == SHM_CONNECTING) {
-		connected(e, m);
+	if (m->type == CHANNEL_CONNECTED && e->state == SHM_CONNECTING && e->fd < 0) {
+		e->fd = m->fds[0];
+		m->fds[0] = -1;
+		opened(e, open_stream(e, m, 1));
+	} else if (m->type == CHANNEL_ADOPTED && e->state == SHM_CONNECTING && e->fd >= 0) {
+		opened(e, open_stream(e, m, 0));
 	} else if (m->type == CHANNEL_LISTENING && e->state == SHM_LISTENING) {
 		listening(e, m);
 	} else if (e->state == SHM_CONNECTING) {
@@ -293,7 +335,7 @@ static ssize_t ep_send(struct pv_ep *ep, const struct iovec *iov, int n, unsigne
 
 	if (__builtin_expect(e->error, 0))
 		return e->error;
-	if (__builtin_expect(e->wr_shut, 0))
+	if (__builtin_expect(has_shut(e), 0))
 		return -EPIPE;
 	if (e->state != SHM_OPEN)
 		return -EAGAIN;
@@ -370,9 +412,9 @@ static unsigned ep_state(struct pv_ep *ep)
 		return GONE;
 	if (fin)
 		s |= PV_IN | PV_RDHUP;
-	if (fin && e->wr_shut)
+	if (fin && has_shut(e))
 		s |= PV_HUP;
-	if (e->wr_shut || peer_is_gone(e) || is_roomy(e)) {
+	if (has_shut(e) || peer_is_gone(e) || is_roomy(e)) {
 		s |= PV_OUT;
 	} else if (!e->blocked) {
 		e->blocked = true;
@@ -393,11 +435,9 @@ static int ep_shutdown(struct pv_ep *ep, int how)
 		e->rd_shut = true;
 		raise_ready(e, PV_IN | PV_RDHUP);
 	}
-	if ((how == SHUT_WR || how == SHUT_RDWR) && !e->wr_shut) {
-		e->wr_shut = true;
+	if ((how == SHUT_WR || how == SHUT_RDWR) && !has_shut(e))
 		say(e, SEGMENT_FIN);
-	}
-	if (e->wr_shut && is_fin(e))
+	if (has_shut(e) && is_fin(e))
 		raise_ready(e, PV_HUP);
 	return 0;
 }
@@ -413,7 +453,8 @@ static int ep_set_backlog(struct pv_ep *ep, unsigned backlog)
 {
 	struct channel_message m = {.type = CHANNEL_BACKLOG, .backlog = {backlog}};
 
-	return channel_send(of(ep)->fd, &m);
+	of(ep)->backlog = backlog;
+	return of(ep)->fd < 0 ? 0 : channel_send(of(ep)->fd, &m);
 }
 
 static int ep_set_options(struct pv_ep *ep, const struct pv_options *o)
@@ -436,8 +477,8 @@ static const char *state_name(const struct shm_ep *e)
 	if (e->error)
 		return "CLOSED";
 	if (is_fin(e))
-		return e->wr_shut ? "LAST_ACK" : "CLOSE_WAIT";
-	return e->wr_shut ? "FIN_WAIT" : "ESTABLISHED";
+		return has_shut(e) ? "LAST_ACK" : "CLOSE_WAIT";
+	return has_shut(e) ? "FIN_WAIT" : "ESTABLISHED";
 }
 
 static uint64_t or_none(ssize_t n)
@@ -460,14 +501,23 @@ static void ep_info(struct pv_ep *ep, struct pv_info *out)
 	out->send_buffer = out->recv_buffer = out->mss = SEGMENT_CLASS_MIN << e->seg.max_class;
 }
 
-static int ep_take_fd(struct pv_ep *ep)
+static int ep_take_fd(struct pv_ep *ep, const void *note, size_t len)
 {
 	struct shm_ep *e = of(ep);
 
 	if (e->state != SHM_OPEN)
 		return -1;
 	e->fd_taken = true;
+	segment_note_put(&e->seg, note, len);
 	return e->fd;
+}
+
+static void ep_share(struct pv_ep *ep)
+{
+	struct shm_ep *e = of(ep);
+
+	if (e->state == SHM_OPEN)
+		segment_share(&e->seg);
 }
 
 static void ep_moved(struct pv_ep *ep, int fd)
@@ -490,7 +540,8 @@ static void ep_close(struct pv_ep *ep, enum pv_close_mode mode)
 		/* Unread input turns an end into a reset (RFC 2525 section 2.17). */
 		bool reset = mode == PV_CLOSE_ABORT || (has_data(e) && !e->rd_shut);
 
-		if (!e->shared)
+		/* Of an end that others have, too, only the kernel knows when it is closed. */
+		if (!segment_is_shared(&e->seg))
 			say(e, SEGMENT_CLOSED | (reset ? SEGMENT_RESET : SEGMENT_FIN));
 	}
 	close_fds(e);
@@ -510,6 +561,7 @@ const struct pv_ep_ops shm_ep_ops = {
 	.set_options = ep_set_options,
 	.info = ep_info,
 	.take_fd = ep_take_fd,
+	.share = ep_share,
 	.moved = ep_moved,
 	.close = ep_close,
 };

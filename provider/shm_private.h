@@ -23,7 +23,8 @@ struct shm {
 	int channel; /* to the daemon, -1: none */
 	int events;  /* epoll over the channel, the endpoints' descriptors, bells and queues; -1 */
 	uint32_t next_id;
-	uint64_t retry_at;
+	uint64_t retry_at, retry_after; /* the daemon is called */
+	unsigned n_listeners;
 	uint64_t look_at;     /* when the events are looked at next */
 	struct list requests; /* shm_ep.request */
 	struct list hot;      /* shm_ep.hot: looked at by their cursors */
@@ -45,7 +46,8 @@ struct shm_ep {
 	void *user;
 	enum shm_state state;
 	struct list node, hot, request;
-	uint32_t id;   /* of the request */
+	uint32_t id; /* of the request */
+	uint64_t give_up_at;
 	uint32_t slot; /* in shm.slots */
 	struct sd_addr local, peer;
 	/* connections */
@@ -57,16 +59,16 @@ struct shm_ep {
 	uint64_t seen_in;   /* how many bytes there were to read in all at the last look */
 	unsigned seen_flags;
 	bool blocked; /* our last send found the ring full */
-	bool shared;  /* other processes may have our end too: only the kernel knows when it is closed */
 	bool ended;   /* no process has the other end any more */
-	bool wr_shut, rd_shut;
+	bool rd_shut;
 	int error;
 	int result; /* of the connection attempt */
 	enum sd_reason reason;
 	/* listeners */
 	bool queue_ready; /* something may be there */
 	unsigned backlog;
-	int socket; /* the kernel's listener, if it is ours; -1 */
+	int socket; /* the kernel's listener, -1 */
+	int lease;
 };
 
 static inline struct shm *shm_of(struct shm_ep *e)
@@ -76,16 +78,42 @@ static inline struct shm *shm_of(struct shm_ep *e)
 
 extern const struct pv_ep_ops shm_ep_ops;
 
+/* --- shm_call.c --- */
+
+/* Calls the daemon if it has not been. */
+enum sd_reason shm_call(struct shm *x);
+/* All that was asked is answered: by nobody. */
+void shm_hang_up(struct shm *x);
+/* Sends a request of e's, whose answer will find it (shm_ep_answer). */
+int shm_ask(struct shm_ep *e, struct channel_message *m);
+/* Returns when the answer has come, or will not. */
+void shm_await(struct shm_ep *e);
+/* Takes what the daemon has said; how much. */
+unsigned shm_hear(struct shm *x);
+/* When to do something about a daemon that is silent or gone, and that. */
+uint64_t shm_call_deadline(const struct shm *x);
+void shm_call_timeout(struct shm *x, uint64_t now);
+
+/* --- shm_ep.c --- */
+
 struct shm_ep *shm_ep_new(struct shm *x, void *user);
 void shm_ep_free(struct shm_ep *e);
 /* An answer for it has come; takes the descriptors it keeps out of m. */
 void shm_ep_answer(struct shm_ep *e, struct channel_message *m);
+/* In a forked child: an open connection or a listener goes on there. */
+void shm_ep_in_child(struct shm_ep *e);
 /* One of its descriptors has something to say. */
 void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events);
 /* Has anything changed since the last look? Raises what has. */
 bool shm_ep_look(struct shm_ep *e);
 
-/* shm.c: the epoll set. */
+/* --- shm.c --- */
+
+#define SHM_CHANNEL_TAG UINT64_MAX /* of the events of the channel */
+
+int shm_open_events(struct shm *x);
+/* Tells a daemon that does not know them of our listeners. */
+void shm_listen_again(struct shm *x);
 int shm_watch(struct shm_ep *e, int fd, bool is_bell, uint32_t events);
 void shm_unwatch(struct shm *x, int fd);
 void shm_heat(struct shm_ep *e);

@@ -402,6 +402,7 @@ static const struct pv_ep_ops ep_ops = {
 	.set_options = ep_set_options,
 	.info = ep_info,
 	.take_fd = pv_no_fd,
+	.share = pv_no_share,
 	.moved = pv_no_move,
 	.close = ep_close,
 };
@@ -414,6 +415,8 @@ static const struct pv_ops ops = {
 	.start = tcp_start,
 	.listen = tcp_listen,
 	.connect = tcp_connect,
+	.adopt = pv_no_adopt,
+	.in_child = pv_no_child,
 	.progress = tcp_progress,
 	.deadline = pv_no_deadline,
 	.arm = tcp_arm,

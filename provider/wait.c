@@ -70,14 +70,14 @@ struct pv_waiter *pv_waiter_new(struct pv_domain *d)
 		free(w);
 		return NULL;
 	}
-	pv_domain_guard_fd(d, w->bell, true);
+	pv_domain_guard_fd(d, w->bell, PV_GUARD_OWN);
 	return w;
 }
 
 void pv_waiter_free(struct pv_waiter *w)
 {
 	if (w->domain->alive) {
-		pv_domain_guard_fd(w->domain, w->bell, false);
+		pv_domain_guard_fd(w->domain, w->bell, PV_GUARD_NONE);
 		close(w->bell);
 	}
 	free(w);

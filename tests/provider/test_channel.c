@@ -37,7 +37,7 @@ static const struct {
 	[CHANNEL_CONNECT] = {48, 1},
 	[CHANNEL_CONNECTED] = {50, 3},
 	[CHANNEL_LISTEN] = {28, 1},
-	[CHANNEL_LISTENING] = {0, 1},
+	[CHANNEL_LISTENING] = {0, 2},
 	[CHANNEL_ADOPT] = {0, 1},
 	[CHANNEL_ADOPTED] = {50, 2},
 	[CHANNEL_REFUSED] = {8, 0},

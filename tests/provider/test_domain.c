@@ -117,10 +117,10 @@ static void on_thread_start(void *ctx)
 	thread_starts++;
 }
 
-static void on_fd_guard(void *ctx, int fd, bool own)
+static void on_fd_guard(void *ctx, int fd, enum pv_guard how)
 {
-	guarded += own ? 1 : -1;
-	if (own)
+	guarded += how ? 1 : -1;
+	if (how)
 		highest_guarded = fd;
 }
 

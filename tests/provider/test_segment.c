@@ -660,6 +660,15 @@ static int outcome(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
+static pid_t branch(void)
+{
+	pid_t pid = fork();
+
+	for (unsigned i = 0; !pid && i < 2; i++)
+		segment_forked(&end[i]);
+	return pid;
+}
+
 static void four_processes_share_two_ends(void **state)
 {
 	size_t size = WRITERS * RECORDS;
@@ -670,12 +679,12 @@ static void four_processes_share_two_ends(void **state)
 	segment_share(&end[0]);
 	segment_share(&end[1]);
 	for (unsigned i = 0; i < READERS; i++) {
-		reader[i] = fork();
+		reader[i] = branch();
 		if (!reader[i])
 			read_records(&end[1], seen);
 	}
 	for (unsigned i = 0; i < WRITERS; i++) {
-		writer[i] = fork();
+		writer[i] = branch();
 		if (!writer[i])
 			write_records(&end[0], i);
 	}
@@ -709,7 +718,7 @@ static pid_t hold_the_lock(struct segment *s)
 
 	tripwire = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	tripped = eventfd(0, EFD_CLOEXEC);
-	child = fork();
+	child = branch();
 	if (!child) {
 		sigaction(SIGSEGV, &(struct sigaction){.sa_handler = stop_here}, NULL);
 		segment_write(s, &(struct iovec){tripwire, RECORD}, 1);
@@ -780,7 +789,7 @@ static void killed_writers_leave_whole_records(void **state)
 	make(MAX);
 	segment_share(&end[0]);
 	for (unsigned i = 0; i < 60; i++) {
-		child = fork();
+		child = branch();
 		if (!child)
 			write_records(&end[0], 1);
 		until = sd_clock_ns() + sd_rng_below(&rng, 3 * SD_MS);
