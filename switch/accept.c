@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "switch/inherit.h"
 #include "switch/libc.h"
 #include "switch/options.h"
 #include "switch/statwrite.h"
@@ -74,6 +75,7 @@ static void begin_listening(int fd, int backlog)
 	if (!s)
 		return;
 	s->backlog = backlog;
+	s->late = false;
 	if (s->n_listeners) {
 		for (unsigned i = 0; i < s->n_listeners; i++)
 			s->listeners[i]->ops->set_backlog(
@@ -136,12 +138,6 @@ static int accept_san(struct sw_sock *s, struct pv_ep *l, int flags, struct sd_a
 		return r;
 	}
 	c->ep->ops->info(c->ep, &info);
-	r = sw_sock_take_place(c);
-	if (r) {
-		sw_fd_drop(fd);
-		sw_libc.close(fd);
-		return r;
-	}
 	c->local = info.local;
 	c->peer = *peer = info.peer;
 	c->role = SW_SERVER;
@@ -149,6 +145,12 @@ static int accept_san(struct sw_sock *s, struct pv_ep *l, int flags, struct sd_a
 	c->reason = c->ep->pv == sw_rt.loop ? SD_REASON_LOOP : SD_REASON_SAN;
 	sw_options_inherit(s, c);
 	sw_options_apply(c);
+	r = sw_sock_take_place(c);
+	if (r) {
+		sw_fd_drop(fd);
+		sw_libc.close(fd);
+		return r;
+	}
 	stat_count(c->reason);
 	sw_sock_set_state(c, SW_CONNECTED);
 	return fd;
@@ -227,6 +229,8 @@ static ssize_t accept_loop(struct sw_sock *s, struct sockaddr *addr, socklen_t *
 	bool waiting = false, kernel_too = true;
 	int r;
 
+	if (s->late)
+		sw_inherit_listener(s);
 	sw_runtime_start_listeners();
 	sw_progress();
 	for (;;) {
@@ -272,7 +276,7 @@ SW_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 		return sw_libc.accept4(fd, addr, len, flags);
 	s = sw_sock_at(fd);
 	/* Also where the SAN side has gone, but has left its mark on the kernel's socket. */
-	if (s && s->state == SW_LISTENING && (s->n_listeners || s->kernel_nonblock)) {
+	if (s && s->state == SW_LISTENING && (s->n_listeners || s->kernel_nonblock || s->late)) {
 		sw_obj_pin(&s->obj);
 		r = accept_loop(s, addr, len, flags, &inside);
 		if (inside) {

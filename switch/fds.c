@@ -95,7 +95,10 @@ SW_EXPORT int close(int fd)
 		return sw_libc.close(fd);
 	if (sw_fd_is_guarded(fd))
 		return (int)sw_result(-EBADF);
-	if (!sw_enter())
+	/* Inherited, and of no use to this program: for that no runtime needs to be made. */
+	if (!sw_rt.domain)
+		sw_fd_drop(fd);
+	if (!sw_rt.domain || !sw_enter())
 		return sw_libc.close(fd);
 	o = sw_fd_obj(fd);
 	if (o && is_kernel_connection(o)) {

@@ -43,9 +43,12 @@ bool sw_fd_store(int fd, uintptr_t slot)
 	return ok;
 }
 
-void sw_fd_guard(void *ctx, int fd, bool own)
+void sw_fd_guard(void *ctx, int fd, enum pv_guard how)
 {
-	sw_fd_store(fd, own ? SW_SLOT_GUARD : 0);
+	static const uintptr_t slot[] = {
+		[PV_GUARD_NONE] = 0, [PV_GUARD_OWN] = SW_SLOT_GUARD, [PV_GUARD_KEPT] = SW_SLOT_KEPT};
+
+	sw_fd_store(fd, slot[how]);
 }
 
 int sw_fd_next(int fd)

@@ -15,12 +15,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "provider/domain.h"
+
 #define SW_FDTAB_MAX (1u << 20) /* descriptors above stay the kernel's alone */
 
 enum sw_slot_tag {
 	SW_SLOT_KERNEL = 1, /* the kernel carries its data: hooks that move bytes let it pass */
 	SW_SLOT_EPSET = 2,  /* with KERNEL: an epoll set */
 	SW_SLOT_GUARD = 4,  /* alone: one of the library's own; the application sees it as not open */
+	SW_SLOT_KEPT = 5,   /* such a one that forked children keep */
 	SW_SLOT_TAGS = 7,
 };
 
@@ -60,15 +63,20 @@ static inline struct sw_obj *sw_fd_obj(int fd)
 	return (struct sw_obj *)(sw_fd_slot(fd) & ~(uintptr_t)SW_SLOT_TAGS);
 }
 
+static inline bool sw_slot_is_guard(uintptr_t slot)
+{
+	return slot == SW_SLOT_GUARD || slot == SW_SLOT_KEPT;
+}
+
 static inline bool sw_fd_is_guarded(int fd)
 {
-	return sw_fd_slot(fd) == SW_SLOT_GUARD;
+	return sw_slot_is_guard(sw_fd_slot(fd));
 }
 
 /* Stores a slot, growing the table. False: out of memory, or beyond SW_FDTAB_MAX. */
 bool sw_fd_store(int fd, uintptr_t slot);
 /* pv_domain_config.fd_guard. */
-void sw_fd_guard(void *ctx, int fd, bool own);
+void sw_fd_guard(void *ctx, int fd, enum pv_guard how);
 /* The first slot at or after fd that is not empty; -1: none. */
 int sw_fd_next(int fd);
 /* In a forked child: whoever was growing the table is not here. */

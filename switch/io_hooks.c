@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "switch/libc.h"
+#include "switch/rights.h"
 #include "switch/stream.h"
 
 /* Is fd worth a closer look? */
@@ -58,11 +59,30 @@ static ssize_t send_message(int fd, const struct msghdr *msg, int flags)
 	return sw_stream_send(fd, msg->msg_iov, msg->msg_iovlen > IOV_MAX ? -1 : (int)msg->msg_iovlen, flags);
 }
 
+/* With descriptors beside the bytes? */
+static inline bool has_control(const struct msghdr *msg)
+{
+	return __builtin_expect(msg && msg->msg_control && msg->msg_controllen, 0) && !sw_is_internal();
+}
+
 SW_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	ssize_t r = ours(fd) ? send_message(fd, msg, flags) : SW_NOT_OURS;
 
-	return r == SW_NOT_OURS ? sw_libc.sendmsg(fd, msg, flags) : sw_result(r);
+	if (r != SW_NOT_OURS)
+		return sw_result(r);
+	if (has_control(msg))
+		sw_rights_leave(msg);
+	return sw_libc.sendmsg(fd, msg, flags);
+}
+
+static int kernel_sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (has_control(&msgs[i].msg_hdr))
+			sw_rights_leave(&msgs[i].msg_hdr);
+	}
+	return sw_libc.sendmmsg(fd, msgs, n, flags);
 }
 
 SW_EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
@@ -71,7 +91,7 @@ SW_EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
 	unsigned i;
 
 	if (!ours(fd))
-		return sw_libc.sendmmsg(fd, msgs, n, flags);
+		return kernel_sendmmsg(fd, msgs, n, flags);
 	for (i = 0; i < n; i++) {
 		r = send_message(fd, &msgs[i].msg_hdr, flags);
 		if (r < 0)
@@ -79,7 +99,7 @@ SW_EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
 		msgs[i].msg_len = (unsigned)r;
 	}
 	if (r == SW_NOT_OURS && !i)
-		return sw_libc.sendmmsg(fd, msgs, n, flags);
+		return kernel_sendmmsg(fd, msgs, n, flags);
 	return i ? (int)i : (int)sw_result(r);
 }
 
@@ -174,7 +194,23 @@ SW_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	ssize_t r = ours(fd) ? recv_message(fd, msg, flags) : SW_NOT_OURS;
 
-	return r == SW_NOT_OURS ? sw_libc.recvmsg(fd, msg, flags) : sw_result(r);
+	if (r != SW_NOT_OURS)
+		return sw_result(r);
+	r = sw_libc.recvmsg(fd, msg, flags);
+	if (r >= 0 && has_control(msg))
+		sw_rights_arrive(msg);
+	return r;
+}
+
+static int kernel_recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, struct timespec *timeout)
+{
+	int r = sw_libc.recvmmsg(fd, msgs, n, flags, timeout);
+
+	for (int i = 0; i < r; i++) {
+		if (has_control(&msgs[i].msg_hdr))
+			sw_rights_arrive(&msgs[i].msg_hdr);
+	}
+	return r;
 }
 
 SW_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, struct timespec *timeout)
@@ -183,7 +219,7 @@ SW_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, stru
 	unsigned i;
 
 	if (!ours(fd))
-		return sw_libc.recvmmsg(fd, msgs, n, flags, timeout);
+		return kernel_recvmmsg(fd, msgs, n, flags, timeout);
 	for (i = 0; i < n; i++) {
 		r = recv_message(fd, &msgs[i].msg_hdr,
 			(flags & ~MSG_WAITFORONE) | (i && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0));
@@ -194,7 +230,7 @@ SW_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, stru
 			return (int)i + 1;
 	}
 	if (r == SW_NOT_OURS && !i)
-		return sw_libc.recvmmsg(fd, msgs, n, flags, timeout);
+		return kernel_recvmmsg(fd, msgs, n, flags, timeout);
 	return i ? (int)i : (int)sw_result(r);
 }
 

@@ -23,7 +23,7 @@ static bool have_kick(void)
 	if (kick_fd < 0)
 		return false;
 	owner = getpid();
-	sw_fd_guard(NULL, kick_fd, true);
+	sw_fd_guard(NULL, kick_fd, PV_GUARD_OWN);
 	if (!cookie && getrandom(&cookie, sizeof cookie, GRND_NONBLOCK) != sizeof cookie)
 		cookie = (uint64_t)(uintptr_t)&cookie;
 	return true;

@@ -109,7 +109,7 @@ static bool select_has_san(const struct sets *s)
 	for (int fd = 0; fd < s->n; fd++) {
 		uintptr_t slot = sw_fd_slot(fd);
 
-		if (slot && (!(slot & SW_SLOT_TAGS) || slot == SW_SLOT_GUARD || (slot & SW_SLOT_EPSET)) &&
+		if (slot && (!(slot & SW_SLOT_TAGS) || sw_slot_is_guard(slot) || (slot & SW_SLOT_EPSET)) &&
 			(has(s->in, fd) || has(s->out, fd) || has(s->ex, fd)))
 			return true;
 	}

@@ -43,7 +43,7 @@ bool sw_poll_has_san(const struct pollfd *fds, nfds_t n)
 	for (nfds_t i = 0; i < n; i++) {
 		uintptr_t slot = fds[i].fd < 0 ? 0 : sw_fd_slot(fds[i].fd);
 
-		if (slot && (!(slot & SW_SLOT_TAGS) || slot == SW_SLOT_GUARD || (slot & SW_SLOT_EPSET)))
+		if (slot && (!(slot & SW_SLOT_TAGS) || sw_slot_is_guard(slot) || (slot & SW_SLOT_EPSET)))
 			return true;
 	}
 	return false;

@@ -5,6 +5,8 @@
  * fork happens with the domain entered and signals blocked, so that the child finds tables and lists between
  * two changes and no handler waits in both processes. The child's handler calls nothing but close(2): what
  * needs more is left to the runtime that the child makes when it first uses a socket.
+ *
+ * With a daemon the connections are in memory that both processes have, and go on in both.
  */
 #include "switch/process.h"
 
@@ -19,6 +21,7 @@
 
 #include "base/clock.h"
 #include "switch/epset.h"
+#include "switch/inherit.h"
 #include "switch/libc.h"
 #include "switch/sock.h"
 #include "switch/statwrite.h"
@@ -59,6 +62,8 @@ static void before_fork(void)
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &forking.mask);
 	forking.entered = is_alive() && sw_enter();
+	if (forking.entered)
+		sw_share_all();
 }
 
 static void after_fork_parent(void)
@@ -73,8 +78,10 @@ static void forget_sock(int fd, struct sw_sock *s)
 {
 	list_init(&s->waiters);
 	list_init(&s->work);
-	s->ep = NULL;
 	s->stat_record = -1;
+	if (sw_rt.shm && s->state != SW_CONNECTING)
+		return;
+	s->ep = NULL;
 	if (s->state == SW_CONNECTED || s->state == SW_CONNECTING)
 		s->state = SW_DEAD;
 	if (s->state == SW_DEAD || s->n_listeners)
@@ -90,6 +97,8 @@ static void forget_descriptors(void)
 	for (int fd = sw_fd_next(0); fd >= 0; fd = sw_fd_next(fd + 1)) {
 		struct sw_obj *o = sw_fd_obj(fd);
 
+		if (sw_fd_slot(fd) == SW_SLOT_KEPT)
+			continue;
 		if (sw_fd_is_guarded(fd)) {
 			/* The parent's death must not go unnoticed because we hold its ends of the wires. */
 			sw_libc.close(fd);
@@ -108,10 +117,11 @@ static void forget_runtime(void)
 	if (sw_rt.start_tried)
 		sw_rt.off = SD_REASON_FORKED;
 	sw_rt.domain = NULL;
-	sw_rt.ether = sw_rt.loop = sw_rt.shm = NULL;
+	sw_rt.ether = sw_rt.loop = NULL;
 	sw_rt.n_providers = 0;
 	sw_rt.start_tried = sw_rt.started = sw_rt.exiting = false;
-	sw_rt.n_san = sw_rt.n_listeners = 0;
+	if (!sw_rt.shm)
+		sw_rt.n_san = sw_rt.n_listeners = 0;
 	was_forked = true;
 }
 
@@ -140,7 +150,13 @@ void sw_process_reborn(void)
 	for (int fd = sw_fd_next(0); fd >= 0; fd = sw_fd_next(fd + 1)) {
 		struct sw_sock *s = sw_sock_at(fd);
 
-		if (!s || s->fd != fd || s->state != SW_LISTENING || !s->local.family || s->kernel_bound)
+		if (!s || s->fd != fd)
+			continue;
+		if (s->state == SW_CONNECTED || s->n_listeners) {
+			stat_update(s);
+			continue;
+		}
+		if (s->state != SW_LISTENING || !s->local.family || s->kernel_bound)
 			continue;
 		sw_listen_on_san(s);
 		sw_sock_set_state(s, SW_LISTENING);

@@ -17,6 +17,7 @@
 #include "provider/registry.h"
 #include "switch/connect.h"
 #include "switch/fdtab.h"
+#include "switch/inherit.h"
 #include "switch/libc.h"
 #include "switch/process.h"
 #include "switch/sock.h"
@@ -176,7 +177,8 @@ static int open_embedded(struct sw_runtime *rt)
 /* The daemon has the ports. */
 static int open_attached(struct sw_runtime *rt)
 {
-	int r = pv_shm_open(rt->cfg->daemon, sw_sock_ready, &rt->shm);
+	/* A forked child goes on with its parent's. */
+	int r = rt->shm ? 0 : pv_shm_open(rt->cfg->daemon, sw_sock_ready, &rt->shm);
 
 	if (r)
 		return r;
@@ -199,7 +201,7 @@ static int open_providers(struct sw_runtime *rt)
 		if (r)
 			return r;
 	}
-	return 0;
+	return rt->shm && sw_process_was_forked() ? rt->shm->ops->in_child(rt->shm) : 0;
 }
 
 static int be_born(void)
@@ -242,6 +244,10 @@ int sw_runtime_open(void)
 		r = be_born();
 		if (!r && sw_process_was_forked())
 			sw_process_reborn();
+		if (!r && pv_enter(sw_rt.domain)) {
+			sw_inherit_settle();
+			pv_leave(sw_rt.domain);
+		}
 	}
 	pthread_mutex_unlock(&birth);
 	sw_sigstate.inside--;

@@ -11,6 +11,7 @@
 
 #include "base/fd.h"
 #include "switch/epset.h"
+#include "switch/inherit.h"
 #include "switch/libc.h"
 #include "switch/options.h"
 #include "switch/statfile.h"
@@ -173,7 +174,7 @@ struct sw_sock *sw_sock_adopt(int fd)
 
 /* --- state --- */
 
-static void retag(struct sw_sock *s)
+void sw_sock_retag(struct sw_sock *s)
 {
 	uintptr_t slot = slot_of(&s->obj);
 
@@ -196,7 +197,7 @@ void sw_sock_set_state(struct sw_sock *s, enum sw_state state)
 	s->state = state;
 	sw_rt.moves++;
 	if (s->obj.fds)
-		retag(s);
+		sw_sock_retag(s);
 	sw_epset_target_moves(s);
 	stat_update(s);
 }
@@ -211,7 +212,8 @@ static int put_in_place(int end, int fd)
 
 int sw_sock_take_place(struct sw_sock *s)
 {
-	int end = s->ep->ops->take_fd(s->ep), flags, r = 0;
+	uint8_t note[PV_NOTE_SIZE];
+	int end = s->ep->ops->take_fd(s->ep, note, sw_note_of(s, note)), flags, r = 0;
 
 	if (end < 0)
 		return 0;
@@ -221,7 +223,7 @@ int sw_sock_take_place(struct sw_sock *s)
 		sw_libc.close(end);
 		return r;
 	}
-	sw_fd_guard(NULL, s->shadow, true);
+	sw_fd_guard(NULL, s->shadow, PV_GUARD_KEPT);
 	flags = sw_libc.fcntl(s->fd, F_GETFL);
 	if (flags & O_NONBLOCK)
 		sw_libc.fcntl(end, F_SETFL, O_NONBLOCK);
@@ -257,6 +259,8 @@ unsigned sw_sock_level(struct sw_sock *s)
 		}
 		break;
 	case SW_LISTENING:
+		if (s->late)
+			sw_inherit_listener(s);
 		for (unsigned i = 0; i < s->n_listeners; i++)
 			bits |= s->listeners[i]->ops->state(s->listeners[i]) & PV_IN;
 		break;
@@ -346,7 +350,7 @@ static void sock_release(struct sw_sock *s)
 	list_remove(&s->work);
 	stat_remove(s);
 	if (s->shadow >= 0) {
-		sw_fd_guard(NULL, s->shadow, false);
+		sw_fd_guard(NULL, s->shadow, PV_GUARD_NONE);
 		sw_libc.close(s->shadow);
 	}
 	free(s);

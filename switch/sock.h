@@ -47,6 +47,8 @@ struct sw_sock {
 	bool error_told;      /* the terminal error has been reported */
 	bool pipe_told;
 	bool wr_shut, rd_shut;
+	bool passed;	    /* SW_DEAD until it is adopted: another process has begun it */
+	bool late;	    /* listening since before it came to this process, and not yet on the SAN */
 	bool first_connect; /* connected in the background, and connect() was not called again since */
 	uint8_t turn;	    /* accepts in a row from the SAN side */
 	unsigned connects;  /* threads blocked in connect() */
@@ -75,7 +77,7 @@ struct sw_sock {
 static inline bool sw_sock_is_san(const struct sw_sock *s)
 {
 	return s->state == SW_CONNECTED || s->state == SW_CONNECTING || s->state == SW_FAILED ||
-	       s->state == SW_DEAD || (s->state == SW_LISTENING && s->n_listeners);
+	       s->state == SW_DEAD || (s->state == SW_LISTENING && (s->n_listeners || s->late));
 }
 
 /* The kernel's TCP socket, which has the options. */
@@ -115,6 +117,8 @@ bool sw_sock_is_tcp(int fd);
 struct sw_sock *sw_sock_new(int fd, int domain, enum sw_state state);
 /* Changes state and with it the slots' tags and the registrations in epoll sets. */
 void sw_sock_set_state(struct sw_sock *s, enum sw_state state);
+/* Its slots' tags say again which side it is on. */
+void sw_sock_retag(struct sw_sock *s);
 /* The readiness of its endpoints rose: wakes who waits. */
 void sw_sock_wake(struct sw_sock *s, unsigned events);
 /* What poll(2) would report of the SAN side. */
