@@ -20,7 +20,7 @@ int pv_no_arm(struct pv *p, uint64_t *max_sleep_ns)
 	return -ENOTSUP;
 }
 
-void pv_no_disarm(struct pv *p)
+void pv_no_disarm(struct pv *p, bool rang)
 {
 }
 

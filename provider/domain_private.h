@@ -32,6 +32,7 @@ struct pv_domain {
 	struct list asleep; /* waiters in ppoll */
 	struct pv_waiter
 		*sentry;  /* the waiter that sleeps on the ports' interrupts; NULL: ports are not armed */
+	int armed_at[PV_MAX_PROVIDERS]; /* of the sentry: which of its descriptors is whose; -1: none */
 	uint64_t slow_at; /* when housekeeping is due */
 	/* helper.c */
 	bool helper_started, helper_resting;

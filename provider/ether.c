@@ -453,7 +453,7 @@ static int ether_arm(struct pv *p, uint64_t *max_sleep_ns)
 	return x->wait_set >= 0 ? x->wait_set : fd;
 }
 
-static void ether_disarm(struct pv *p)
+static void ether_disarm(struct pv *p, bool rang)
 {
 	struct ether *x = of(p);
 

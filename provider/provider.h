@@ -156,7 +156,8 @@ struct pv_ops {
 	 * *max_sleep_ns set to how often progress must be called instead; -1 with UINT64_MAX: nothing to wait
 	 * for. */
 	int (*arm)(struct pv *p, uint64_t *max_sleep_ns);
-	void (*disarm)(struct pv *p);
+	/* rang: that descriptor was readable, or may have been. */
+	void (*disarm)(struct pv *p, bool rang);
 	/* Housekeeping, about every 100 ms: link state, addresses. */
 	void (*slow)(struct pv *p, uint64_t now);
 	/* Connections closed gracefully that still have bytes to deliver. */
@@ -175,7 +176,7 @@ struct pv {
 unsigned pv_no_progress(struct pv *p, uint64_t now);
 uint64_t pv_no_deadline(struct pv *p);
 int pv_no_arm(struct pv *p, uint64_t *max_sleep_ns);
-void pv_no_disarm(struct pv *p);
+void pv_no_disarm(struct pv *p, bool rang);
 void pv_no_slow(struct pv *p, uint64_t now);
 unsigned pv_no_lingering(struct pv *p);
 int pv_no_fd(struct pv_ep *e, const void *note, size_t len);

@@ -22,9 +22,11 @@
 #include "provider/domain_private.h"
 #include "provider/shm_private.h"
 
-#define HOT_FEW	    16		 /* that many stay hot */
-#define HOT_IDLE_NS (1 * SD_MS)	 /* beyond them, one that did not change for so long becomes cold */
-#define LOOK_NS	    (20 * SD_US) /* how often the epoll set is looked at by who spins */
+#define HOT_FEW	    16		/* that many stay hot */
+#define HOT_IDLE_NS (1 * SD_MS) /* beyond them, one that did not change for so long becomes cold */
+/* How often the epoll set is looked at by who spins: the longer it has been quiet, the more rarely. */
+#define LOOK_MIN_NS (20 * SD_US)
+#define LOOK_MAX_NS (1 * SD_MS)
 #define EVENTS	    32
 
 static struct shm *of(struct pv *p)
@@ -409,15 +411,24 @@ static unsigned look_at_events(struct shm *x)
 	return work;
 }
 
+static unsigned pace(struct shm *x, uint64_t now, unsigned work)
+{
+	uint64_t quiet;
+
+	if (work || !list_empty(&x->requests))
+		x->event_at = now;
+	quiet = (now - x->event_at) / 8;
+	x->look_at = now + (quiet < LOOK_MIN_NS ? LOOK_MIN_NS : quiet < LOOK_MAX_NS ? quiet : LOOK_MAX_NS);
+	return work;
+}
+
 static unsigned shm_progress(struct pv *p, uint64_t now)
 {
 	struct shm *x = of(p);
 	unsigned work = look_at_hot(x, now);
 
-	if (x->events >= 0 && (now >= x->look_at || !list_empty(&x->requests))) {
-		work += look_at_events(x);
-		x->look_at = now + LOOK_NS;
-	}
+	if (x->events >= 0 && now >= x->look_at)
+		work += pace(x, now, look_at_events(x));
 	if (__builtin_expect(now >= shm_call_deadline(x), 0))
 		shm_call_timeout(x, now);
 	return work;
@@ -440,11 +451,13 @@ static int shm_arm(struct pv *p, uint64_t *max_sleep_ns)
 	return x->events;
 }
 
-static void shm_disarm(struct pv *p)
+static void shm_disarm(struct pv *p, bool rang)
 {
 	struct shm *x = of(p);
 
-	x->look_at = 0;
+	/* An event that was not taken would end the next sleep. */
+	if (rang)
+		x->look_at = 0;
 	list_for_each (it, &x->hot)
 		segment_disarm(&container_of(it, struct shm_ep, hot)->seg);
 }

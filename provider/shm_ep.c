@@ -13,6 +13,8 @@
 #include "provider/domain_private.h"
 #include "provider/shm_private.h"
 
+#define RINGS 16 /* that many wait in the socket, which has room for more */
+
 #define GONE (PV_IN | PV_OUT | PV_ERR | PV_HUP | PV_RDHUP)
 
 static struct shm_ep *of(struct pv_ep *ep)
@@ -128,10 +130,20 @@ bool shm_ep_look(struct shm_ep *e)
 	return events != 0;
 }
 
+/* A ring is a byte. One stays: other processes that share this end are told by the next one only while there
+ * is something to read. */
+static void take_rings(struct shm_ep *e)
+{
+	char waste[2 * RINGS];
+	ssize_t n = recv(e->fd, waste, sizeof waste, MSG_DONTWAIT | MSG_PEEK);
+
+	if (n > 1)
+		recv(e->fd, waste, (size_t)n - 1, MSG_DONTWAIT);
+	e->rings = 0;
+}
+
 void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events)
 {
-	char waste[64];
-
 	if (e->state == SHM_LISTENING) {
 		e->queue_ready = true;
 		raise_ready(e, PV_IN);
@@ -140,10 +152,8 @@ void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events)
 	if (e->state != SHM_OPEN)
 		return;
 	if (!is_bell) {
-		/* One byte stays: other processes that share this end are told by the next one only while
-		 * there is something to read. */
-		if ((events & EPOLLIN) && recv(e->fd, waste, sizeof waste, MSG_DONTWAIT | MSG_PEEK) > 32)
-			recv(e->fd, waste, 31, MSG_DONTWAIT);
+		if (++e->rings == RINGS)
+			take_rings(e);
 		shm_heat(e);
 	} else if (events & (EPOLLHUP | EPOLLERR)) {
 		e->ended = true;

@@ -25,7 +25,7 @@ struct shm {
 	uint32_t next_id;
 	uint64_t retry_at, retry_after; /* the daemon is called */
 	unsigned n_listeners;
-	uint64_t look_at;     /* when the events are looked at next */
+	uint64_t look_at, event_at; /* when the events are looked at next, and when there was one */
 	struct list requests; /* shm_ep.request */
 	struct list hot;      /* shm_ep.hot: looked at by their cursors */
 	unsigned n_hot;
@@ -56,6 +56,7 @@ struct shm_ep {
 	bool fd_taken;	    /* by the program: not ours to close */
 	int bell;	    /* rings the other end, and hangs up when that is gone */
 	uint64_t looked_at; /* when it was last seen to change, while it is hot */
+	uint8_t rings;	    /* since its descriptor was looked into */
 	uint64_t seen_in;   /* how many bytes there were to read in all at the last look */
 	unsigned seen_flags;
 	bool blocked; /* our last send found the ring full */

@@ -22,10 +22,14 @@ static pthread_key_t waiter_key;
 static pthread_once_t waiter_once = PTHREAD_ONCE_INIT;
 static __thread struct pv_waiter *self_waiter;
 
-static void disarm(struct pv_domain *d)
+/* set: what was waited for, as arm() has filled it; NULL: not known. */
+static void disarm(struct pv_domain *d, const struct pollfd *set)
 {
-	for (unsigned i = 0; i < d->n_providers; i++)
-		d->providers[i]->ops->disarm(d->providers[i]);
+	for (unsigned i = 0; i < d->n_providers; i++) {
+		bool rang = !set || (d->armed_at[i] >= 0 && set[d->armed_at[i]].revents);
+
+		d->providers[i]->ops->disarm(d->providers[i], rang);
+	}
 	d->sentry = NULL;
 }
 
@@ -39,7 +43,7 @@ static void thread_ends(void *arg)
 	if (d->alive && pv_enter(d)) {
 		list_remove(&w->node);
 		if (d->sentry == w) {
-			disarm(d);
+			disarm(d, NULL);
 			pv_helper_wake(d);
 		}
 		pv_leave(d);
@@ -135,6 +139,7 @@ static unsigned arm(struct pv_domain *d, struct pollfd *fds, uint64_t *until)
 		uint64_t every = UINT64_MAX, due;
 		int fd = p->ops->arm(p, &every);
 
+		d->armed_at[i] = fd >= 0 ? (int)n : -1;
 		if (fd >= 0)
 			fds[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
 		if (every != UINT64_MAX && d->now + every < *until)
@@ -266,7 +271,7 @@ static int sleep_on(struct pv_domain *d, struct pv_waiter *w, struct pollfd *fds
 		set[own + i] = fds[i];
 	r = until ? sleep_outside(d, w, set, own, n, until, mask) : 0;
 	if (d->sentry == w) {
-		disarm(d);
+		disarm(d, set + 1);
 		if (d->helper_resting || pv_others_asleep(d))
 			pv_helper_wake(d);
 		pv_progress(d);

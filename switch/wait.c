@@ -11,12 +11,18 @@
 #include "switch/runtime.h"
 #include "switch/signals.h"
 
-/* A thread that polls in vain for this long offers its core to others: its peer may need it. When nothing has
- * come from that, the peer was on another core, and such offers are made seldom. */
-#define YIELD_AFTER_NS (20 * SD_US)
-#define YIELD_AGAIN_NS (4 * SD_MS)
+/*
+ * A thread that polls in vain for this long offers its core to others: its peer may need it. How long that
+ * takes tells whether anybody wanted it. If so there are more threads to run than cores, and polling takes
+ * time away from who would do the work that is waited for: the thread sleeps at once, and for a while it does
+ * not poll at all.
+ */
+#define YIELD_AFTER_NS (10 * SD_US)
+#define YIELD_AGAIN_NS (50 * SD_US)
+#define YIELD_BARE_NS  (4 * SD_US) /* an offer that nobody takes is over sooner */
+#define CROWDED_NS     (10 * SD_MS)
 
-static __thread uint64_t next_offer;
+static __thread uint64_t crowded_until;
 
 void sw_wait_begin(struct sw_wait *w, uint64_t timeout_ns, bool restartable)
 {
@@ -35,6 +41,21 @@ static bool interrupted(void)
 	return sw_sigstate.pending || sw_cancel_pending();
 }
 
+static void offer_core(struct sw_wait *w)
+{
+	uint64_t before = sd_clock_ns(), after;
+
+	pv_leave(sw_rt.domain);
+	sched_yield();
+	pv_enter(sw_rt.domain);
+	after = sd_clock_ns();
+	w->yield_at = after + YIELD_AGAIN_NS;
+	if (after - before < YIELD_BARE_NS)
+		return;
+	crowded_until = after + CROWDED_NS;
+	w->spin_end = after;
+}
+
 int sw_wait_spin(struct sw_wait *w)
 {
 	unsigned work = sw_progress();
@@ -43,7 +64,9 @@ int sw_wait_spin(struct sw_wait *w)
 	if (__builtin_expect(interrupted(), 0))
 		return -EINTR;
 	if (!w->spin_end) {
-		w->spin_end = now + (sw_rt.n_san || sw_rt.started ? pv_spin_ns(sw_rt.domain) : 0);
+		w->spin_end = now;
+		if (now >= crowded_until && (sw_rt.n_san || sw_rt.started))
+			w->spin_end += pv_spin_ns(sw_rt.domain);
 		w->yield_at = now + YIELD_AFTER_NS;
 	}
 	if (now >= w->deadline)
@@ -53,13 +76,8 @@ int sw_wait_spin(struct sw_wait *w)
 	if (now >= w->spin_end)
 		return 1;
 	pv_yield(sw_rt.domain);
-	if (now >= w->yield_at && now >= next_offer) {
-		pv_leave(sw_rt.domain);
-		sched_yield();
-		pv_enter(sw_rt.domain);
-		if (!sw_progress())
-			next_offer = now + YIELD_AGAIN_NS;
-	}
+	if (now >= w->yield_at)
+		offer_core(w);
 	return 0;
 }
 

@@ -75,7 +75,7 @@ static int toy_arm(struct pv *p, uint64_t *max_sleep_ns)
 	return toy.port;
 }
 
-static void toy_disarm(struct pv *p)
+static void toy_disarm(struct pv *p, bool rang)
 {
 	toy.armed = false;
 }
