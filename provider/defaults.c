@@ -33,6 +33,15 @@ unsigned pv_no_lingering(struct pv *p)
 	return 0;
 }
 
+_Atomic uint32_t *pv_no_word(struct pv_ep *e, uint32_t *value)
+{
+	return NULL;
+}
+
+void pv_no_disarm_word(struct pv_ep *e)
+{
+}
+
 int pv_no_fd(struct pv_ep *e, const void *note, size_t len)
 {
 	return -1;

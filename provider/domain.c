@@ -36,6 +36,7 @@ int pv_domain_open(const struct pv_domain_config *cfg, struct pv_domain **out)
 		d->cfg.ppoll = ppoll;
 	pv_token_init(&d->token);
 	list_init(&d->asleep);
+	list_init(&d->direct);
 	d->now = sd_clock_ns();
 	d->alive = true;
 	*out = d;
@@ -95,6 +96,8 @@ unsigned pv_progress(struct pv_domain *d)
 		&d->drives, atomic_load_explicit(&d->drives, memory_order_relaxed) + 1, memory_order_relaxed);
 	for (unsigned i = 0; i < d->n_providers; i++)
 		work += d->providers[i]->ops->progress(d->providers[i], d->now);
+	if (__builtin_expect(d->now >= d->slow_at, 0) && !d->helper_started)
+		pv_domain_slow(d, false);
 	return work;
 }
 
@@ -108,12 +111,12 @@ uint64_t pv_spin_ns(const struct pv_domain *d)
 	return d->cfg.spin_ns;
 }
 
-void pv_domain_slow(struct pv_domain *d)
+void pv_domain_slow(struct pv_domain *d, bool resting)
 {
 	for (unsigned i = 0; i < d->n_providers; i++)
 		d->providers[i]->ops->slow(d->providers[i], d->now);
 	if (d->cfg.tick)
-		d->cfg.tick(d->cfg.ctx);
+		d->cfg.tick(d->cfg.ctx, resting);
 	d->slow_at = d->now + PV_SLOW_NS;
 }
 

@@ -34,8 +34,10 @@ struct pv_domain_config {
 	size_t size;	  /* sizeof(struct pv_domain_config) */
 	uint64_t spin_ns; /* how long a waiter polls before it sleeps */
 	uint64_t tick_ns; /* the helper's period while application threads are busy; 0: 10 ms */
-	/* Called by the helper with the domain entered, when it takes over and about every 100 ms after. */
-	void (*tick)(void *ctx);
+	/* Called with the domain entered: by the helper when it takes over and about every 100 ms after;
+	 * where there is no helper, by threads that sleep. resting: until something happens it is not called
+	 * again. */
+	void (*tick)(void *ctx, bool resting);
 	/* Called once by the new thread before anything else (marks it as internal, so that hooks let it
 	 * pass). */
 	void (*thread_start)(void *ctx);
@@ -85,6 +87,13 @@ uint64_t pv_spin_ns(const struct pv_domain *d);
  * -EINTR; spurious returns happen. A port's progress may have been made during it. */
 int pv_sleep(struct pv_domain *d, struct pv_waiter *w, struct pollfd *fds, nfds_t n, uint64_t deadline,
 	const sigset_t *mask);
+/* The same for a thread that waits for n endpoints (at most PV_MAX_WORDS) and none of the kernel's
+ * descriptors, where their providers can wake it without anybody's help: each wakes just the threads that
+ * wait for it. For a short time only, as not everything that can happen to an endpoint is noticed: -ETIMEDOUT
+ * says that this is over and pv_sleep is called for. -ENOTSUP: not these endpoints, or not this kernel. 0 or
+ * -EINTR. */
+#define PV_MAX_WORDS 32u
+int pv_sleep_on(struct pv_domain *d, struct pv_waiter *w, struct pv_ep **eps, unsigned n, uint64_t deadline);
 /* For a signal handler: the pv_sleep that this thread is in, or its next one, returns early. No token needed.
  */
 void pv_sleep_interrupt(void);

@@ -15,10 +15,12 @@
 struct pv_waiter {
 	struct list node; /* on pv_domain.asleep while asleep */
 	struct pv_domain *domain;
-	int bell;	/* eventfd */
-	bool rung;	/* since it last looked; token */
-	bool driven;	/* others drove the providers while it slept */
-	int cancelling; /* its own cancelability, which holds while it is outside */
+	int bell;	       /* eventfd */
+	bool rung;	       /* since it last looked; token */
+	bool driven;	       /* others drove the providers while it slept */
+	bool direct;	       /* asleep in pv_sleep_on */
+	_Atomic uint32_t word; /* not 0: pv_sleep_on is to return */
+	int cancelling;	       /* its own cancelability, which holds while it is outside */
 };
 
 struct pv_domain {
@@ -30,10 +32,13 @@ struct pv_domain {
 	unsigned n_providers;
 	struct pv *providers[PV_MAX_PROVIDERS];
 	struct list asleep; /* waiters in ppoll */
+	struct list direct; /* waiters in pv_sleep_on */
 	struct pv_waiter
-		*sentry;  /* the waiter that sleeps on the ports' interrupts; NULL: ports are not armed */
+		*sentry; /* the waiter that sleeps on the ports' interrupts; NULL: ports are not armed */
 	int armed_at[PV_MAX_PROVIDERS]; /* of the sentry: which of its descriptors is whose; -1: none */
-	uint64_t slow_at; /* when housekeeping is due */
+	uint64_t slow_at;		/* when housekeeping is due */
+	bool woken;   /* something, and not the time, has ended the last sleep of a sentry */
+	bool resting; /* housekeeping was done since */
 	/* helper.c */
 	bool helper_started, helper_resting;
 	_Atomic bool helper_quit;
@@ -42,8 +47,11 @@ struct pv_domain {
 };
 
 /* Housekeeping of all providers and the tick; token held. */
-void pv_domain_slow(struct pv_domain *d);
+void pv_domain_slow(struct pv_domain *d, bool resting);
 void pv_domain_guard_fd(struct pv_domain *d, int fd, enum pv_guard how);
+
+/* wordwait.c */
+void pv_word_ring(_Atomic uint32_t *word);
 
 /* Makes a waiter with a bell; NULL: out of memory or descriptors. */
 struct pv_waiter *pv_waiter_new(struct pv_domain *d);

@@ -27,7 +27,7 @@ static void *helper_main(void *arg)
 	while (!atomic_load_explicit(&d->helper_quit, memory_order_relaxed)) {
 		d->now = sd_clock_ns();
 		if (d->now >= d->slow_at)
-			pv_domain_slow(d);
+			pv_domain_slow(d, false);
 		d->helper_resting = !busy && d->sentry;
 		if (!d->sentry && (!busy || pv_others_asleep(d))) {
 			pv_progress(d);

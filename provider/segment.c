@@ -7,12 +7,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -623,21 +626,40 @@ static unsigned come_true(struct segment *s, unsigned want)
 	return want & come;
 }
 
+_Atomic uint32_t *segment_word(struct segment *s)
+{
+	return &ours(s)->armed;
+}
+
+static void wake(struct segment *s)
+{
+	syscall(SYS_futex, &theirs(s)->armed, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
 bool segment_must_ring(struct segment *s)
 {
-	unsigned want, come;
+	unsigned want, come, was;
 
 	atomic_thread_fence(memory_order_seq_cst);
 	want = atomic_load_explicit(&theirs(s)->armed, memory_order_relaxed);
 	if (__builtin_expect(!want, 1))
 		return false;
 	come = come_true(s, want);
-	return come && atomic_fetch_and_explicit(&theirs(s)->armed, ~come, memory_order_relaxed) & come;
+	if (!come)
+		return false;
+	was = atomic_fetch_and_explicit(&theirs(s)->armed, ~come, memory_order_relaxed);
+	if (!(was & come))
+		return false;
+	if (was & SEGMENT_BY_FUTEX)
+		wake(s);
+	return !(was & SEGMENT_BY_FUTEX);
 }
 
 void segment_share(struct segment *s)
 {
 	atomic_store_explicit(&ours(s)->shared, 1, memory_order_release);
+	/* The word is several processes' now; who sleeps on it looks up by itself before long. */
+	atomic_fetch_and_explicit(&ours(s)->armed, ~(uint32_t)SEGMENT_BY_FUTEX, memory_order_relaxed);
 }
 
 bool segment_is_shared(const struct segment *s)

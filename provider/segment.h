@@ -28,6 +28,7 @@
 #ifndef SD_PROVIDER_SEGMENT_H
 #define SD_PROVIDER_SEGMENT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -52,6 +53,7 @@ enum segment_want {
 	SEGMENT_WANT_DATA = 1 << 0, /* bytes, or any flag of the other end's */
 	SEGMENT_WANT_ROOM =
 		1 << 1, /* a writer found its ring full: segment_is_roomy(), or no reader any more */
+	SEGMENT_BY_FUTEX = 1 << 2, /* it sleeps on segment_word(): that is all the ringing it wants */
 };
 
 struct segment_header; /* in the memory */
@@ -111,10 +113,12 @@ bool segment_is_accepted(const struct segment *s);
  * takes them back but the other end, which rings: a bell has to reach them all. */
 void segment_arm(struct segment *s, unsigned want);
 void segment_disarm(struct segment *s);
+/* What segment_arm() writes. Not for a shared end to sleep on. */
+_Atomic uint32_t *segment_word(struct segment *s);
 /* After anything was written, read or said: must the other end be rung? Asks once: the ring is then the
  * caller's duty. Which of its wants have come true is judged here: room only when it is worth waking for.
  * True after a lie, if the other end sleeps: say SEGMENT_RESET and ring. */
-bool segment_must_ring(struct segment *s);
+bool segment_must_ring(struct segment *s); /* a futex has been woken by then, which needs no ring */
 
 /* From now on several processes use this end. Called by the one that forks, before it does. */
 void segment_share(struct segment *s);

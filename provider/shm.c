@@ -384,7 +384,7 @@ static unsigned look_at_hot(struct shm *x, uint64_t now)
 		if (shm_ep_look(e)) {
 			e->looked_at = now;
 			work++;
-		} else if (x->n_hot > HOT_FEW && now - e->looked_at > HOT_IDLE_NS) {
+		} else if (x->n_hot > HOT_FEW && !e->direct && now - e->looked_at > HOT_IDLE_NS) {
 			cool(x, e);
 		}
 	}
@@ -446,7 +446,8 @@ static int shm_arm(struct pv *p, uint64_t *max_sleep_ns)
 	list_for_each (it, &x->hot) {
 		struct shm_ep *e = container_of(it, struct shm_ep, hot);
 
-		segment_arm(&e->seg, SEGMENT_WANT_DATA | (e->blocked ? SEGMENT_WANT_ROOM : 0));
+		if (!e->direct)
+			segment_arm(&e->seg, SEGMENT_WANT_DATA | (e->blocked ? SEGMENT_WANT_ROOM : 0));
 	}
 	return x->events;
 }
@@ -458,8 +459,12 @@ static void shm_disarm(struct pv *p, bool rang)
 	/* An event that was not taken would end the next sleep. */
 	if (rang)
 		x->look_at = 0;
-	list_for_each (it, &x->hot)
-		segment_disarm(&container_of(it, struct shm_ep, hot)->seg);
+	list_for_each (it, &x->hot) {
+		struct shm_ep *e = container_of(it, struct shm_ep, hot);
+
+		if (!e->direct)
+			segment_disarm(&e->seg);
+	}
 }
 
 static void shm_close(struct pv *p)

@@ -433,6 +433,31 @@ static unsigned ep_state(struct pv_ep *ep)
 	return s;
 }
 
+static _Atomic uint32_t *ep_arm_word(struct pv_ep *ep, uint32_t *value)
+{
+	struct shm_ep *e = of(ep);
+
+	if (e->state != SHM_OPEN || e->ended || segment_is_shared(&e->seg))
+		return NULL;
+	shm_heat(e);
+	e->direct++;
+	*value = SEGMENT_BY_FUTEX | SEGMENT_WANT_DATA | (e->blocked ? SEGMENT_WANT_ROOM : 0);
+	segment_arm(&e->seg, *value);
+	return segment_word(&e->seg);
+}
+
+static void ep_disarm_word(struct pv_ep *ep)
+{
+	struct shm_ep *e = of(ep);
+
+	if (--e->direct)
+		return;
+	if (e->doomed)
+		shm_ep_free(e);
+	else
+		segment_disarm(&e->seg);
+}
+
 static int ep_shutdown(struct pv_ep *ep, int how)
 {
 	struct shm_ep *e = of(ep);
@@ -555,7 +580,12 @@ static void ep_close(struct pv_ep *ep, enum pv_close_mode mode)
 			say(e, SEGMENT_CLOSED | (reset ? SEGMENT_RESET : SEGMENT_FIN));
 	}
 	close_fds(e);
-	shm_ep_free(e);
+	e->user = NULL;
+	e->state = SHM_FAILED;
+	if (e->direct)
+		e->doomed = true;
+	else
+		shm_ep_free(e);
 }
 
 const struct pv_ep_ops shm_ep_ops = {
@@ -570,6 +600,8 @@ const struct pv_ep_ops shm_ep_ops = {
 	.set_backlog = ep_set_backlog,
 	.set_options = ep_set_options,
 	.info = ep_info,
+	.arm_word = ep_arm_word,
+	.disarm_word = ep_disarm_word,
 	.take_fd = ep_take_fd,
 	.share = ep_share,
 	.moved = ep_moved,

@@ -26,8 +26,8 @@ struct shm {
 	uint64_t retry_at, retry_after; /* the daemon is called */
 	unsigned n_listeners;
 	uint64_t look_at, event_at; /* when the events are looked at next, and when there was one */
-	struct list requests; /* shm_ep.request */
-	struct list hot;      /* shm_ep.hot: looked at by their cursors */
+	struct list requests;	    /* shm_ep.request */
+	struct list hot;	    /* shm_ep.hot: looked at by their cursors */
 	unsigned n_hot;
 	struct list endpoints; /* shm_ep.node */
 	struct shm_slot *slots;
@@ -62,6 +62,8 @@ struct shm_ep {
 	bool blocked; /* our last send found the ring full */
 	bool ended;   /* no process has the other end any more */
 	bool rd_shut;
+	bool doomed;	 /* closed while somebody sleeps on its word */
+	unsigned direct; /* that many do */
 	int error;
 	int result; /* of the connection attempt */
 	enum sd_reason reason;

@@ -108,13 +108,17 @@ void pv_waiter_ring(struct pv_waiter *w)
 	if (w->rung)
 		return;
 	w->rung = true;
-	if (!list_empty(&w->node) && write(w->bell, &one, sizeof one) < 0 && errno != EAGAIN)
+	if (w->direct)
+		pv_word_ring(&w->word);
+	else if (!list_empty(&w->node) && write(w->bell, &one, sizeof one) < 0 && errno != EAGAIN)
 		sd_error("cannot wake a waiting thread: eventfd write failed, errno %d", errno);
 }
 
 void pv_ring_all(struct pv_domain *d)
 {
 	list_for_each (it, &d->asleep)
+		pv_waiter_ring(container_of(it, struct pv_waiter, node));
+	list_for_each (it, &d->direct)
 		pv_waiter_ring(container_of(it, struct pv_waiter, node));
 }
 
@@ -124,8 +128,10 @@ void pv_sleep_interrupt(void)
 
 	/* Not write(2), which is a cancellation point: this thread may be anywhere. In a forked child the
 	 * bell's number may be a file of the program's by now. */
-	if (self_waiter && self_waiter->domain->alive)
+	if (self_waiter && self_waiter->domain->alive) {
+		atomic_store(&self_waiter->word, 1);
 		syscall(SYS_write, self_waiter->bell, &one, sizeof one);
+	}
 }
 
 /* Arms every provider; fills fds with what to wait for and lowers *until to when to look again. Returns the
@@ -244,6 +250,19 @@ bool pv_others_asleep(const struct pv_domain *d)
 	return first != &d->asleep;
 }
 
+/* Without a helper. After the last event it is done once more; then sleep may be as long as it likes. */
+static void keep_house(struct pv_domain *d, uint64_t *until)
+{
+	if (d->helper_started)
+		return;
+	if (d->now >= d->slow_at) {
+		d->resting = !d->woken;
+		pv_domain_slow(d, d->resting);
+	}
+	if (!d->resting && d->slow_at < *until)
+		*until = d->slow_at;
+}
+
 static int sleep_on(struct pv_domain *d, struct pv_waiter *w, struct pollfd *fds, nfds_t n, uint64_t deadline,
 	const sigset_t *mask)
 {
@@ -260,6 +279,7 @@ static int sleep_on(struct pv_domain *d, struct pv_waiter *w, struct pollfd *fds
 	}
 	set[0] = (struct pollfd){.fd = w->bell, .events = POLLIN};
 	if (become_sentry(d, w)) {
+		keep_house(d, &until);
 		own += arm(d, set + 1, &until);
 		/* What came between the last poll and arming rings no interrupt. */
 		if (pv_progress(d) || w->rung)
@@ -271,6 +291,8 @@ static int sleep_on(struct pv_domain *d, struct pv_waiter *w, struct pollfd *fds
 		set[own + i] = fds[i];
 	r = until ? sleep_outside(d, w, set, own, n, until, mask) : 0;
 	if (d->sentry == w) {
+		d->woken = r || !until;
+		d->resting &= !d->woken;
 		disarm(d, set + 1);
 		if (d->helper_resting || pv_others_asleep(d))
 			pv_helper_wake(d);

@@ -27,10 +27,12 @@ static void add_listener(struct sw_sock *s, struct pv *p, const struct sd_addr *
 		return;
 	/* -EADDRINUSE: another socket of a SO_REUSEPORT group has the SAN side. */
 	r = p->ops->listen(p, s->fd, local, backlog, s, &l);
-	if (!r)
+	if (!r) {
 		s->listeners[s->n_listeners++] = l;
-	else if (r != -EADDRINUSE)
+		sw_rt.started |= p == sw_rt.shm;
+	} else if (r != -EADDRINUSE) {
 		sd_warn("port %u is not listened on over the SAN: %s", local->port, strerror(-r));
+	}
 }
 
 static bool is_dual_stack(const struct sw_sock *s, const struct sd_addr *local)
@@ -248,7 +250,7 @@ static ssize_t accept_loop(struct sw_sock *s, struct sockaddr *addr, socklen_t *
 		kernel.fd = s->fd;
 		kernel.revents = 0;
 		/* While it spins the kernel's side has to wait: a spin is short. */
-		r = sw_wait_on(&w, &s->waiters, &kernel, 1);
+		r = sw_wait_on(&w, &s->waiters, NULL, &kernel, 1);
 		kernel_too = kernel.revents != 0;
 		sw_runtime_start_listeners();
 		if (r == -EINTR) {

@@ -245,7 +245,7 @@ static int await(struct sw_sock *s, bool *inside)
 	sw_wait_begin(&w, s->send_timeout_ns ? s->send_timeout_ns : SW_FOREVER, !s->send_timeout_ns);
 	s->connects++;
 	while (s->state == SW_CONNECTING && s->ep) {
-		r = sw_wait_on(&w, &s->waiters, NULL, 0);
+		r = sw_wait_on(&w, &s->waiters, NULL, NULL, 0);
 		if (r == -EINTR) {
 			s->connects--;
 			sw_leave();

@@ -176,8 +176,27 @@ static int look(struct epwait *e)
 	return n;
 }
 
+/* The endpoints of all members; 0: there is something else, too, or too much. */
+static unsigned endpoints(const struct sw_epset *es, struct pv_ep *out[PV_MAX_WORDS])
+{
+	unsigned n = 0;
+
+	if (es->n_kernel)
+		return 0;
+	list_for_each (at, &es->items) {
+		const struct sw_epitem *it = container_of(at, struct sw_epitem, by_set);
+
+		if (n == PV_MAX_WORDS || it->target->is_epset || !sw_sock_of(it->target)->ep)
+			return 0;
+		out[n++] = sw_sock_of(it->target)->ep;
+	}
+	return n;
+}
+
 static int sleep_on(struct epwait *e)
 {
+	struct pv_ep *eps[PV_MAX_WORDS];
+	unsigned n_eps = endpoints(e->es, eps);
 	struct pollfd kernel = {.fd = e->es->fd, .events = POLLIN};
 	struct pv_waiter *self = sw_wait_self();
 	struct sw_link link;
@@ -185,7 +204,9 @@ static int sleep_on(struct epwait *e)
 
 	if (self)
 		sw_link_to(&link, self, &e->es->waiters);
-	r = sw_wait_sleep(&e->wait, &kernel, e->es->n_kernel ? 1 : 0);
+	r = n_eps && self ? sw_wait_sleep_on(&e->wait, eps, n_eps) : 1;
+	if (r > 0)
+		r = sw_wait_sleep(&e->wait, &kernel, e->es->n_kernel ? 1 : 0);
 	if (self)
 		list_remove(&link.node);
 	/* Something is there: look now. Nothing: it has just been looked at. */

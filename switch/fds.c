@@ -64,7 +64,7 @@ static void linger(struct sw_sock *s)
 	while (r != -EINTR && !is_delivered(s) && left) {
 		sw_wait_begin(&w, left < LINGER_LOOK_NS ? left : LINGER_LOOK_NS, false);
 		do
-			r = sw_wait_on(&w, &s->waiters, NULL, 0);
+			r = sw_wait_on(&w, &s->waiters, s->ep, NULL, 0);
 		while (!r && !is_delivered(s));
 		left = sd_clock_ns() < end ? end - sd_clock_ns() : 0;
 	}

@@ -179,8 +179,23 @@ static bool kernel_is_due(uint64_t timeout_ns)
 	return !timeout_ns && pace.quiet_zero < SW_PACE_POLLERS;
 }
 
+/* The endpoints of all that is waited for; 0: there is something else, too, or too much. */
+static unsigned endpoints(const struct set *p, struct pv_ep *out[PV_MAX_WORDS])
+{
+	if (p->n_kernel || p->n_objs > PV_MAX_WORDS)
+		return 0;
+	for (nfds_t i = 0; i < p->n_objs; i++) {
+		if (p->objs[i]->is_epset || !sw_sock_of(p->objs[i])->ep)
+			return 0;
+		out[i] = sw_sock_of(p->objs[i])->ep;
+	}
+	return (unsigned)p->n_objs;
+}
+
 static int sleep_on(struct set *p, struct sw_wait *w)
 {
+	struct pv_ep *eps[PV_MAX_WORDS];
+	unsigned n_eps = endpoints(p, eps);
 	struct pv_waiter *self = sw_wait_self();
 	int r;
 
@@ -192,7 +207,9 @@ static int sleep_on(struct set *p, struct sw_wait *w)
 	}
 	for (nfds_t i = 0; i < p->n_kernel; i++)
 		p->kernel[i].revents = 0;
-	r = sw_wait_sleep(w, p->kernel, p->n_kernel);
+	r = n_eps ? sw_wait_sleep_on(w, eps, n_eps) : 1;
+	if (r > 0)
+		r = sw_wait_sleep(w, p->kernel, p->n_kernel);
 	for (nfds_t i = 0; self && i < p->n_objs; i++)
 		list_remove(&p->links[i].node);
 	if (!r)

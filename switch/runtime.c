@@ -35,9 +35,9 @@ static void thread_start(void *ctx)
 	sw_sigstate.inside = 1;
 }
 
-static void tick(void *ctx)
+static void tick(void *ctx, bool resting)
 {
-	stat_refresh();
+	stat_refresh(resting);
 }
 
 /* Not program_invocation_short_name, whose text a program changes when it sets its title. */

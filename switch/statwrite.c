@@ -367,7 +367,7 @@ void stat_count(enum sd_reason reason)
 	atomic_fetch_add_explicit(san ? &t->h.san_total : &t->h.tcp_total, 1, memory_order_relaxed);
 }
 
-void stat_refresh(void)
+void stat_refresh(bool anyway)
 {
 	struct table *t = writer.pid == sw_rt.pid ? writer.table : NULL;
 	uint64_t wanted;
@@ -375,7 +375,7 @@ void stat_refresh(void)
 	if (!t)
 		return;
 	wanted = atomic_load_explicit(&t->h.refresh_wanted, memory_order_acquire);
-	if (wanted == atomic_load_explicit(&t->h.refreshed, memory_order_relaxed))
+	if (!anyway && wanted == atomic_load_explicit(&t->h.refreshed, memory_order_relaxed))
 		return;
 	for (int fd = sw_fd_next(0); fd >= 0; fd = sw_fd_next(fd + 1)) {
 		struct sw_sock *s = sw_sock_at(fd);

@@ -11,8 +11,8 @@ void stat_update(struct sw_sock *s);
 void stat_remove(struct sw_sock *s);
 /* Counts a decision: a connection took the SAN (SAN, LOOP) or TCP for this reason. */
 void stat_count(enum sd_reason reason);
-/* From the domain's tick: brings the records up to date if a reader asked. */
-void stat_refresh(void);
+/* From the domain's tick: brings the records up to date, if a reader asked or anyway. */
+void stat_refresh(bool anyway);
 /* At exit. */
 void stat_close(void);
 

@@ -190,7 +190,7 @@ static ssize_t hold_on(struct call *c, uint64_t timeout_ns)
 	if (!c->pinned)
 		sw_obj_pin(&s->obj);
 	c->pinned = true;
-	r = sw_wait_on(&c->wait, &s->waiters, NULL, 0);
+	r = sw_wait_on(&c->wait, &s->waiters, s->ep, NULL, 0);
 	if (r == -EINTR) {
 		sw_leave();
 		r = sw_wait_restarts(&c->wait) ? 0 : -EINTR;

@@ -106,6 +106,24 @@ int sw_wait_sleep(struct sw_wait *w, struct pollfd *fds, nfds_t n)
 	return r == -ENOMEM ? r : 0;
 }
 
+int sw_wait_sleep_on(struct sw_wait *w, struct pv_ep **eps, unsigned n)
+{
+	struct pv_waiter *self = sw_wait_self();
+	int r;
+
+	if (w->by_descriptors || w->mask || !self)
+		return 1;
+	sw_cancel_hold();
+	r = pv_sleep_on(sw_rt.domain, self, eps, n, w->deadline);
+	w->by_descriptors = r == -ENOTSUP || r == -ETIMEDOUT;
+	if (interrupted())
+		return -EINTR;
+	if (r == -ENOTSUP)
+		return 1;
+	w->timed_out = 0;
+	return 0;
+}
+
 bool sw_wait_restarts(const struct sw_wait *w)
 {
 	if (sw_cancel_pending())
@@ -115,7 +133,7 @@ bool sw_wait_restarts(const struct sw_wait *w)
 	return sw_sigstate.delivered == w->delivered;
 }
 
-int sw_wait_on(struct sw_wait *w, struct list *waiters, struct pollfd *fds, nfds_t n)
+int sw_wait_on(struct sw_wait *w, struct list *waiters, struct pv_ep *ep, struct pollfd *fds, nfds_t n)
 {
 	struct sw_link link;
 	struct pv_waiter *self;
@@ -127,7 +145,9 @@ int sw_wait_on(struct sw_wait *w, struct list *waiters, struct pollfd *fds, nfds
 	if (!self)
 		return sw_wait_sleep(w, fds, n);
 	sw_link_to(&link, self, waiters);
-	r = sw_wait_sleep(w, fds, n);
+	r = ep && !n ? sw_wait_sleep_on(w, &ep, 1) : 1;
+	if (r > 0)
+		r = sw_wait_sleep(w, fds, n);
 	list_remove(&link.node);
 	return r;
 }

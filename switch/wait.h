@@ -31,6 +31,7 @@ struct sw_wait {
 	const sigset_t *mask;			 /* of ppoll and its like, or NULL */
 	unsigned delivered, delivered_norestart; /* when it began */
 	bool restartable;			 /* SA_RESTART applies */
+	bool by_descriptors;			 /* it has lasted too long for pv_sleep_on */
 	uint8_t timed_out;			 /* the deadline has passed: a last look is due */
 };
 
@@ -45,6 +46,8 @@ struct pv_waiter *sw_wait_self(void);
 /* Sleeps until a link's object rings, one of fds is ready or the deadline. 0: look again (fds' revents say
  * what the kernel has); -EINTR: a signal. */
 int sw_wait_sleep(struct sw_wait *w, struct pollfd *fds, nfds_t n);
+/* The same, for SAN endpoints alone. 1: it cannot be done this way, or not any longer. */
+int sw_wait_sleep_on(struct sw_wait *w, struct pv_ep **eps, unsigned n);
 /* The domain left after -EINTR: does the call start over (SA_RESTART)? */
 bool sw_wait_restarts(const struct sw_wait *w);
 
@@ -55,8 +58,8 @@ static inline void sw_link_to(struct sw_link *l, struct pv_waiter *waiter, struc
 }
 
 /* Waits until fd-bound object's readiness changes, for calls on a single socket: spins, or sleeps on waiters.
- * As sw_wait_sleep, and -ETIMEDOUT. */
-int sw_wait_on(struct sw_wait *w, struct list *waiters, struct pollfd *fds, nfds_t n);
+ * ep: that it is enough to wait for, if there are no fds; or NULL. As sw_wait_sleep, and -ETIMEDOUT. */
+int sw_wait_on(struct sw_wait *w, struct list *waiters, struct pv_ep *ep, struct pollfd *fds, nfds_t n);
 
 /*
  * How often the kernel's descriptors are looked at while the SAN keeps a thread busy: the longer they have

@@ -2,6 +2,7 @@
 /* Who drives and who sleeps: the domain with a provider that is nothing but an eventfd and some counters. */
 #include <dirent.h>
 #include <errno.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -107,7 +109,7 @@ static const struct pv_ops toy_ops = {
 	.close = toy_close,
 };
 
-static void on_tick(void *ctx)
+static void on_tick(void *ctx, bool resting)
 {
 	ticks++;
 }
@@ -296,6 +298,109 @@ static void sleep__watches_descriptors_too(void **state)
 	assert_int_equal(fds[2].revents, POLLIN);
 	close(ends[0]);
 	close(ends[1]);
+}
+
+/* An endpoint with a word, and how often it was armed. */
+static struct word_ep {
+	struct pv_ep ep;
+	_Atomic uint32_t word;
+	int armed;
+	bool has_none;
+} word_ep[2];
+
+static _Atomic uint32_t *arm_word(struct pv_ep *e, uint32_t *value)
+{
+	struct word_ep *w = (struct word_ep *)e;
+
+	if (w->has_none)
+		return NULL;
+	w->armed++;
+	*value = 0;
+	return &w->word;
+}
+
+static void disarm_word(struct pv_ep *e)
+{
+	((struct word_ep *)e)->armed--;
+}
+
+static const struct pv_ep_ops word_ops = {.arm_word = arm_word, .disarm_word = disarm_word};
+
+static int sleep_on_words(uint64_t ns)
+{
+	struct pv_ep *eps[] = {&word_ep[0].ep, &word_ep[1].ep};
+	int r = pv_sleep_on(domain, pv_waiter_self(domain), eps, 2, sd_clock_ns() + ns);
+
+	assert_int_equal(word_ep[0].armed, 0);
+	assert_int_equal(word_ep[1].armed, 0);
+	return r;
+}
+
+static int setup_words(void **state)
+{
+	for (unsigned i = 0; i < 2; i++)
+		word_ep[i] = (struct word_ep){.ep.ops = &word_ops};
+	return setup(state);
+}
+
+static void *wake_word_later(void *arg)
+{
+	_Atomic uint32_t *word = arg;
+
+	nap(5 * SD_MS);
+	atomic_store(word, 1);
+	syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+	return NULL;
+}
+
+static void words__wake(void **state)
+{
+	pthread_t thread;
+
+	for (unsigned i = 0; i < 2; i++) {
+		word_ep[i].word = 0;
+		assert_int_equal(pthread_create(&thread, NULL, wake_word_later, &word_ep[i].word), 0);
+		assert_int_equal(sleep_on_words(LONG), 0);
+		pthread_join(thread, NULL);
+	}
+	/* One that has changed before the sleep ends it at once. */
+	assert_int_equal(sleep_on_words(LONG), 0);
+}
+
+static void words__end_at_a_deadline_and_before_long(void **state)
+{
+	uint64_t start = sd_clock_ns();
+
+	assert_int_equal(sleep_on_words(3 * SD_MS), 0);
+	assert_true(sd_clock_ns() - start >= 3 * SD_MS);
+	assert_int_equal(sleep_on_words(LONG), -ETIMEDOUT);
+}
+
+static void words__end_when_rung(void **state)
+{
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, ring_later, pv_waiter_self(domain)), 0);
+	assert_int_equal(sleep_on_words(LONG), 0);
+	pv_leave(domain);
+	pthread_join(thread, NULL);
+	pv_enter(domain);
+}
+
+static void words__are_not_for_all_endpoints(void **state)
+{
+	word_ep[1].has_none = true;
+	assert_int_equal(sleep_on_words(LONG), -ENOTSUP);
+}
+
+/* A handler that ran just before the sleep. */
+static void words__end_after_an_interrupt(void **state)
+{
+	uint64_t start = sd_clock_ns();
+
+	pv_sleep_interrupt();
+	assert_int_equal(sleep_on_words(LONG), 0);
+	assert_true(sd_clock_ns() - start < 15 * SD_MS);
 }
 
 static void *sleep_and_say(void *arg)
@@ -710,6 +815,12 @@ int main(void)
 		CASE(sleep__does_not_begin_over_waiting_work),
 		CASE(sleep__ends_when_rung),
 		CASE(sleep__watches_descriptors_too),
+		cmocka_unit_test_setup_teardown(words__wake, setup_words, teardown),
+		cmocka_unit_test_setup_teardown(
+			words__end_at_a_deadline_and_before_long, setup_words, teardown),
+		cmocka_unit_test_setup_teardown(words__end_when_rung, setup_words, teardown),
+		cmocka_unit_test_setup_teardown(words__are_not_for_all_endpoints, setup_words, teardown),
+		cmocka_unit_test_setup_teardown(words__end_after_an_interrupt, setup_words, teardown),
 		CASE(signal__ends_a_sleep),
 		CASE(signal__mask_lets_a_blocked_one_in),
 		CASE(signal__handler_ends_the_next_sleep),

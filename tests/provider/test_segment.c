@@ -2,6 +2,7 @@
 /* A stream in shared memory: what is written arrives, whoever sleeps is rung, and no lie does harm. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -15,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -443,6 +445,43 @@ static void a_shared_end_keeps_its_wants(void **state)
 	segment_arm(&end[1], SEGMENT_WANT_DATA);
 	segment_arm(&end[1], SEGMENT_WANT_ROOM);
 	segment_disarm(&end[1]);
+	put(&end[0], 1);
+	assert_true(segment_must_ring(&end[0]));
+}
+
+static void *sleep_on_the_word(void *arg)
+{
+	struct segment *s = arg;
+	const uint32_t value = SEGMENT_WANT_DATA | SEGMENT_BY_FUTEX;
+	uint64_t until = sd_clock_ns() + 5 * SD_S;
+
+	while (!segment_readable(s) && sd_clock_ns() < until)
+		syscall(SYS_futex, segment_word(s), FUTEX_WAIT, value, &(struct timespec){.tv_sec = 5}, NULL,
+			0);
+	return (void *)(uintptr_t)segment_readable(s);
+}
+
+static void a_futex_needs_no_ring(void **state)
+{
+	pthread_t thread;
+	void *seen;
+
+	make(0);
+	segment_arm(&end[1], SEGMENT_WANT_DATA | SEGMENT_BY_FUTEX);
+	assert_int_equal(pthread_create(&thread, NULL, sleep_on_the_word, &end[1]), 0);
+	nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+	put(&end[0], 7);
+	assert_false(segment_must_ring(&end[0]));
+	pthread_join(thread, &seen);
+	assert_int_equal((uintptr_t)seen, 7);
+}
+
+/* Whoever gets the end next has no use for a word. */
+static void sharing_ends_the_use_of_the_word(void **state)
+{
+	make(0);
+	segment_arm(&end[1], SEGMENT_WANT_DATA | SEGMENT_BY_FUTEX);
+	segment_share(&end[1]);
 	put(&end[0], 1);
 	assert_true(segment_must_ring(&end[0]));
 }
@@ -1237,6 +1276,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(room_is_worth_a_ring_when_there_is_much, setup, teardown),
 		cmocka_unit_test_setup_teardown(growth_is_worth_a_ring, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_shared_end_keeps_its_wants, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_futex_needs_no_ring, setup, teardown),
+		cmocka_unit_test_setup_teardown(sharing_ends_the_use_of_the_word, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_wake_up_is_lost_with_small_writes, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_wake_up_is_lost_with_large_writes, setup, teardown),
 		cmocka_unit_test_setup_teardown(four_processes_share_two_ends, setup, teardown),
