@@ -217,12 +217,16 @@ int channel_send(int fd, const struct channel_message *m)
 	return n < 0 ? -errno : 0; /* a packet goes as a whole */
 }
 
-/* Takes over all descriptors beside a packet: into fds the first of them, the others are closed. How many
- * were passed. What the kernel adds by a socket option is not a message's and is dropped. */
-static unsigned take_fds(struct msghdr *h, int fds[CHANNEL_FDS])
-{
-	unsigned n = 0;
+/* Descriptors beside a packet, all of them. */
+struct passed {
+	unsigned n;
+	int fds[sizeof(union control) / sizeof(int)];
+};
 
+/* What the kernel adds by a socket option is not a message's and is dropped. */
+static void take_fds(struct msghdr *h, struct passed *out)
+{
+	out->n = 0;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
 		const unsigned char *data = CMSG_DATA(c);
 		size_t len = c->cmsg_len - CMSG_LEN(0);
@@ -234,13 +238,20 @@ static unsigned take_fds(struct msghdr *h, int fds[CHANNEL_FDS])
 			int fd;
 
 			memcpy(&fd, data, sizeof fd);
-			if (passed && n++ < CHANNEL_FDS)
-				fds[n - 1] = fd;
+			if (passed)
+				out->fds[out->n++] = fd;
 			else if (fd >= 0)
 				close(fd);
 		}
 	}
-	return n;
+}
+
+static void drop_fds(struct passed *p, const struct channel_waste *w)
+{
+	if (w && p->n)
+		w->close(w, p->fds, p->n);
+	for (unsigned i = 0; !w && i < p->n; i++)
+		close(p->fds[i]);
 }
 
 /* Fills in m from n bytes; are they what the header says, and as many as the type has? */
@@ -256,25 +267,6 @@ static bool unpack(struct channel_message *m, const struct packet *p, size_t n)
 	m->id = h->id;
 	memcpy(&m->hello, &p->body, h->len);
 	return true;
-}
-
-static int refuse(struct channel_message *m, int error)
-{
-	channel_close_fds(m);
-	empty(m);
-	return error;
-}
-
-/* The sender did nothing wrong and waits for an answer. */
-static int refuse_unreceived(struct channel_message *m)
-{
-	uint16_t type = m->type;
-	uint32_t id = m->id;
-
-	refuse(m, 0);
-	m->type = type;
-	m->id = id;
-	return -EMFILE;
 }
 
 /* After an empty read: the end of the stream, or an empty packet? If the sender of one is gone since, nobody
@@ -306,7 +298,24 @@ static ssize_t receive(int fd, struct msghdr *h)
 	}
 }
 
-int channel_recv(int fd, struct channel_message *m)
+/* Is it all that was sent, and right? On -EMFILE the sender did nothing wrong and waits for an answer. */
+static int check_received(struct channel_message *m, const struct packet *p, const struct msghdr *h, size_t n,
+	const struct passed *passed)
+{
+	bool cut = h->msg_flags & MSG_CTRUNC;
+
+	if (h->msg_flags & MSG_TRUNC || !unpack(m, p, n))
+		return -EPROTO;
+	if (cut && passed->n < shapes[m->type].fds)
+		return -EMFILE;
+	if (cut || passed->n > CHANNEL_FDS)
+		return -EPROTO;
+	m->n_fds = passed->n;
+	memcpy(m->fds, passed->fds, passed->n * sizeof *m->fds);
+	return channel_check(m) ? 0 : -EPROTO;
+}
+
+int channel_recv_for(int fd, struct channel_message *m, const struct channel_waste *w)
 {
 	struct packet p;
 	struct iovec iov = {.iov_base = &p, .iov_len = sizeof p};
@@ -315,24 +324,35 @@ int channel_recv(int fd, struct channel_message *m)
 		.msg_iovlen = 1,
 		.msg_control = control.bytes,
 		.msg_controllen = sizeof control.bytes};
+	struct passed passed;
 	ssize_t n;
-	unsigned n_fds;
+	int r;
 
 	empty(m);
 	n = receive(fd, &h);
 	if (n < 0)
 		return (int)n;
-	n_fds = take_fds(&h, m->fds);
-	m->n_fds = n_fds < CHANNEL_FDS ? n_fds : CHANNEL_FDS;
-	if (!n && !n_fds && !(h.msg_flags & MSG_CTRUNC))
+	take_fds(&h, &passed);
+	if (!n && !passed.n && !(h.msg_flags & MSG_CTRUNC))
 		return has_hung_up(fd) ? -ECONNRESET : -EPROTO;
-	if (h.msg_flags & MSG_TRUNC || !unpack(m, &p, (size_t)n))
-		return refuse(m, -EPROTO);
-	if (h.msg_flags & MSG_CTRUNC && n_fds < shapes[m->type].fds)
-		return refuse_unreceived(m);
-	if (h.msg_flags & MSG_CTRUNC || n_fds > CHANNEL_FDS || !channel_check(m))
-		return refuse(m, -EPROTO);
-	return 0;
+	r = check_received(m, &p, &h, (size_t)n, &passed);
+	if (r) {
+		uint16_t type = m->type;
+		uint32_t id = m->id;
+
+		drop_fds(&passed, w);
+		empty(m);
+		if (r == -EMFILE) {
+			m->type = type;
+			m->id = id;
+		}
+	}
+	return r;
+}
+
+int channel_recv(int fd, struct channel_message *m)
+{
+	return channel_recv_for(fd, m, NULL);
 }
 
 /* In the abstract namespace. */

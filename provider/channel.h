@@ -127,6 +127,12 @@ int channel_send(int fd, const struct channel_message *m);
  * of any kind. Closing the last descriptor of a socket or file that somebody else prepared may block
  * (SO_LINGER, FUSE): whoever serves others does it where that holds up nobody. */
 int channel_recv(int fd, struct channel_message *m);
+/* What whoever serves others gives to have descriptors closed that are no message's. */
+struct channel_waste {
+	void (*close)(const struct channel_waste *w, int *fds, unsigned n);
+};
+/* channel_recv(), which closes nothing itself; w may be NULL. */
+int channel_recv_for(int fd, struct channel_message *m, const struct channel_waste *w);
 /* Gives our half of an end's pair a name, by which the other half is known wherever it gets to. It means
  * nothing to anybody else, and a failure only that the end is not recognised. */
 void channel_name_end(int fd, uint64_t instance, uint64_t number);
