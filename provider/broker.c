@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The broker's programs: their greetings and requests, and the events of everything it watches. */
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -15,11 +18,16 @@
 
 #define EVENTS 64
 /* Requests of one program before the others have their turn. */
-#define TURN 16
+#define TURN		16
+#define MAX_CONNECTIONS 16384u
 
-#ifndef SO_NETNS_COOKIE
-#define SO_NETNS_COOKIE 71
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
 #endif
+
+/* Answers that a program has not read: some tens. It is heard again when most of them are. */
+#define ANSWER_BYTES (32 * 1024)
+#define UNREAD_BYTES (ANSWER_BYTES / 2)
 
 /* --- what is watched --- */
 
@@ -42,19 +50,12 @@ void watch_end(struct broker *b, struct watch *w)
 	w->fd = -1;
 }
 
-uint64_t netns_of(int fd)
+void watch_refuse_fds(int fd)
 {
-	uint64_t cookie = 0;
-	socklen_t len = sizeof cookie;
+	int off = 0;
 
-	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) ? 0 : cookie;
-}
-
-ino_t inode_of(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) ? 0 : st.st_ino;
+	/* Old kernels cannot. */
+	setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof off);
 }
 
 /* --- programs --- */
@@ -73,6 +74,7 @@ static void greet(struct broker *b, int fd)
 	struct client *c = calloc(1, sizeof *c);
 	struct ucred cred;
 	socklen_t len = sizeof cred;
+	int room = ANSWER_BYTES;
 
 	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) ||
 		ledger_take(&b->ledger, cred.uid, 1, 0)) {
@@ -81,6 +83,7 @@ static void greet(struct broker *b, int fd)
 		return;
 	}
 	c->uid = cred.uid;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
 	if (watch_add(b, &c->watch, WATCH_CLIENT, fd, EPOLLIN)) {
 		ledger_give(&b->ledger, cred.uid, 1, 0);
 		free(c);
@@ -91,12 +94,38 @@ static void greet(struct broker *b, int fd)
 	b->stats.clients++;
 }
 
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static int open_spare(void)
+{
+	return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static int call(struct broker *b)
+{
+	int fd = accept4(b->door.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd >= 0 || (errno != EMFILE && errno != ENFILE))
+		return fd;
+	/* It would call until it is heard. */
+	close_fd(&b->spare);
+	fd = accept4(b->door.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	close_fd(&fd);
+	b->spare = open_spare();
+	return -1;
+}
+
 static unsigned open_door(struct broker *b)
 {
 	unsigned n = 0;
 	int fd;
 
-	while (n < TURN && (fd = accept4(b->door.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
+	while (n < TURN && (fd = call(b)) >= 0) {
 		greet(b, fd);
 		n++;
 	}
@@ -153,10 +182,10 @@ static bool on_connect(struct broker *b, struct client *c, struct channel_messag
 	bool ok;
 
 	/* A program that is answered may count on its port's being free when it closes its socket. */
-	if (r)
-		channel_close_fds(m);
-	if (r)
+	if (r) {
+		waste_message(b, c->uid, m);
 		return refuse(b, c, m->id, r == -EAGAIN || r == -EDQUOT ? -ECONNREFUSED : r, reason_of(r));
+	}
 	m->n_fds = 0;
 	a.id = m->id;
 	ok = answer(c, &a);
@@ -167,10 +196,11 @@ static bool on_connect(struct broker *b, struct client *c, struct channel_messag
 static bool on_listen(struct broker *b, struct client *c, struct channel_message *m)
 {
 	struct channel_message a = {.type = CHANNEL_LISTENING, .id = m->id, .n_fds = 2};
-	int r = listener_add(b, c, &m->listen, m->fds[0], &a);
+	int r = listener_add(b, c, &m->listen, &m->fds[0], &a);
 	bool ok;
 
-	channel_close_fds(m);
+	m->n_fds = m->fds[0] >= 0;
+	waste_message(b, c->uid, m);
 	if (r)
 		return refuse(b, c, m->id, r, r == -EDQUOT ? SD_REASON_LIMIT_USER : SD_REASON_NO_MEMORY);
 	ok = answer(c, &a);
@@ -214,19 +244,33 @@ static bool on_message(struct broker *b, struct client *c, struct channel_messag
 	return false;
 }
 
+static void watch_for(struct broker *b, struct watch *w, uint32_t events)
+{
+	epoll_ctl(b->events, EPOLL_CTL_MOD, w->fd, &(struct epoll_event){.events = events, .data.ptr = w});
+}
+
+static bool reads_answers(const struct client *c)
+{
+	int bytes = 0;
+
+	return ioctl(c->watch.fd, SIOCOUTQ, &bytes) || bytes <= UNREAD_BYTES;
+}
+
 static unsigned serve(struct broker *b, struct client *c, uint64_t now)
 {
+	const struct waste w = waste_of(b, c->uid);
 	struct channel_message m;
 	unsigned n = 0;
 	bool ok;
 	int r;
 
 	while (n < TURN) {
-		r = channel_recv(c->watch.fd, &m);
+		r = waste_is_too_much(b, c->uid) ? -EPROTO : channel_recv_for(c->watch.fd, &m, &w.channel);
 		if (r == -EAGAIN)
 			return n;
 		ok = !r && on_message(b, c, &m, now);
-		channel_close_fds(&m);
+		if (!r)
+			waste_message(b, c->uid, &m);
 		if (!ok) {
 			b->stats.bad_messages += r != -ECONNRESET;
 			client_free(b, c);
@@ -235,6 +279,21 @@ static unsigned serve(struct broker *b, struct client *c, uint64_t now)
 		n++;
 	}
 	return n;
+}
+
+static unsigned on_client(struct broker *b, struct client *c, uint32_t events, uint64_t now)
+{
+	bool reads = reads_answers(c);
+
+	if (!reads && events & (EPOLLHUP | EPOLLERR)) {
+		client_free(b, c);
+		return 1;
+	}
+	if (c->stalled == reads) {
+		c->stalled = !reads;
+		watch_for(b, &c->watch, reads ? EPOLLIN : EPOLLOUT);
+	}
+	return reads ? serve(b, c, now) : 0;
 }
 
 /* --- events --- */
@@ -250,6 +309,17 @@ static void on_lease(struct broker *b, struct lease *l, uint64_t now)
 	queue_free(b, q);
 }
 
+static void on_queue(struct broker *b, struct queue *q, uint64_t now)
+{
+	if (queue_hear(b, q))
+		return;
+	/* Shut down by a program that has it. Nothing can be offered there any more. */
+	while (!lease_end(b, container_of(q->leases.next, struct lease, node)))
+		;
+	streams_offer_again(b, q, now);
+	queue_free(b, q);
+}
+
 static unsigned on_event(struct broker *b, struct watch *w, uint32_t events, uint64_t now)
 {
 	if (w->fd < 0)
@@ -258,9 +328,9 @@ static unsigned on_event(struct broker *b, struct watch *w, uint32_t events, uin
 	case WATCH_DOOR:
 		return open_door(b);
 	case WATCH_CLIENT:
-		return serve(b, container_of(w, struct client, watch), now);
+		return on_client(b, container_of(w, struct client, watch), events, now);
 	case WATCH_QUEUE:
-		queue_hear(b, container_of(w, struct queue, watch));
+		on_queue(b, container_of(w, struct queue, watch), now);
 		return 1;
 	case WATCH_LEASE:
 		on_lease(b, container_of(w, struct lease, watch), now);
@@ -291,12 +361,19 @@ unsigned broker_progress(struct broker *b, uint64_t now)
 	struct epoll_event ev[EVENTS];
 	unsigned work = 0;
 	int n = epoll_wait(b->events, ev, EVENTS, 0);
+	bool due = now >= broker_deadline(b);
 
+	if (n > 0 || due)
+		waste_begin(b);
 	for (int i = 0; i < n; i++)
 		work += on_event(b, ev[i].data.ptr, ev[i].events, now);
-	if (now >= broker_deadline(b))
+	if (due)
 		streams_timeout(b, now);
 	bury(b);
+	if (n > 0 || due)
+		waste_end(b);
+	if (!list_empty(&b->waste))
+		waste_collect(b);
 	return work;
 }
 
@@ -312,6 +389,39 @@ void broker_stats(const struct broker *b, struct broker_stats *out)
 
 /* --- life --- */
 
+/* Half of the descriptors at most are one user's: what counts once needs four. */
+static uint32_t default_limit(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur / 8 > MAX_CONNECTIONS)
+		return MAX_CONNECTIONS;
+	return l.rlim_cur / 8 ? (uint32_t)(l.rlim_cur / 8) : 1;
+}
+
+static void init(struct broker *b, const struct broker_config *cfg)
+{
+	b->cfg = *cfg;
+	if (!b->cfg.max_connections)
+		b->cfg.max_connections = default_limit();
+	if (!b->cfg.max_class)
+		b->cfg.max_class = 6;
+	if (getrandom(&b->instance, sizeof b->instance, 0) != sizeof b->instance)
+		b->instance = (uint64_t)getpid() << 32 ^ sd_clock_ns();
+	if (getrandom(&b->key, sizeof b->key, 0) != sizeof b->key)
+		b->key.k[0] = b->instance;
+	ledger_open(&b->ledger, &(struct ledger_share){b->cfg.max_connections, UINT64_MAX}, NULL);
+	list_init(&b->clients);
+	list_init(&b->graves);
+	list_init(&b->waste);
+	for (unsigned i = 0; i < BROKER_DELAYS; i++)
+		list_init(&b->due[i]);
+	for (unsigned i = 0; i < BROKER_BUCKETS; i++) {
+		list_init(&b->streams[i]);
+		list_init(&b->listeners[i]);
+	}
+}
+
 int broker_open(const struct broker_config *cfg, int listening, struct broker **out)
 {
 	struct broker *b;
@@ -322,30 +432,35 @@ int broker_open(const struct broker_config *cfg, int listening, struct broker **
 	b = calloc(1, sizeof *b);
 	if (!b)
 		return -ENOMEM;
-	b->cfg = *cfg;
-	if (!b->cfg.max_connections)
-		b->cfg.max_connections = 16384;
-	if (!b->cfg.max_class)
-		b->cfg.max_class = 6;
-	if (getrandom(&b->instance, sizeof b->instance, 0) != sizeof b->instance)
-		b->instance = (uint64_t)getpid() << 32 ^ sd_clock_ns();
-	ledger_open(&b->ledger, &(struct ledger_share){b->cfg.max_connections, UINT64_MAX}, NULL);
-	list_init(&b->clients);
-	list_init(&b->listeners);
-	list_init(&b->pending);
-	list_init(&b->graves);
-	for (unsigned i = 0; i < BROKER_BUCKETS; i++)
-		list_init(&b->streams[i]);
+	init(b, cfg);
 	b->events = epoll_create1(EPOLL_CLOEXEC);
 	r = b->events < 0 ? -errno : watch_add(b, &b->door, WATCH_DOOR, listening, EPOLLIN);
+	b->spare = open_spare();
+	if (!r && b->spare < 0)
+		r = -errno;
 	if (r) {
-		if (b->events >= 0)
-			close(b->events);
+		close_fd(&b->events);
+		close_fd(&b->spare);
 		free(b);
 		return r;
 	}
+	kernel_open(b);
 	*out = b;
 	return 0;
+}
+
+static void close_queue(struct broker *b, struct queue *q)
+{
+	while (!lease_end(b, container_of(q->leases.next, struct lease, node)))
+		;
+	queue_free(b, q);
+}
+
+/* The last queue takes the listener with it. */
+static void close_listener(struct broker *b, struct listener *l)
+{
+	for (unsigned n = l->n_queues; n; n--)
+		close_queue(b, container_of(l->queues.next, struct queue, node));
 }
 
 void broker_close(struct broker *b)
@@ -355,23 +470,15 @@ void broker_close(struct broker *b)
 	for (unsigned i = 0; i < BROKER_BUCKETS; i++) {
 		while (!list_empty(&b->streams[i]))
 			stream_free(b, container_of(b->streams[i].next, struct end, hash)->stream);
-	}
-	list_for_each (it, &b->listeners) {
-		struct listener *l = container_of(it, struct listener, node);
-
-		/* The last one takes the listener with it. */
-		for (bool last = false; !last;) {
-			struct queue *q = container_of(l->queues.next, struct queue, node);
-
-			last = l->queues.next->next == &l->queues;
-			while (!lease_end(b, container_of(q->leases.next, struct lease, node)))
-				;
-			queue_free(b, q);
-		}
+		while (!list_empty(&b->listeners[i]))
+			close_listener(b, container_of(b->listeners[i].next, struct listener, node));
 	}
 	watch_end(b, &b->door);
 	close(b->events);
+	close(b->spare);
+	kernel_close(b);
 	bury(b);
+	waste_close(b);
 	ledger_close(&b->ledger);
 	free(b);
 }

@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Who listens where. The kernel has given the port to them; what they claim is looked up on their socket. */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "provider/broker_private.h"
 
+#define QUEUE_BYTES (512 * 1024) /* for the backlogs that are common; the system may give less */
 #define BACKLOG_MAX 4096u
+#define QUEUES_MAX  1024u /* of one address: they are walked */
 
 /* --- claims --- */
 
@@ -65,9 +70,21 @@ bool is_bound_to(int socket, const struct sd_addr *name)
 
 /* --- listeners --- */
 
-static struct listener *find_exactly(struct broker *b, uint64_t netns, const struct sd_addr *a)
+static struct list *bucket(struct broker *b, uint64_t netns, const struct sd_addr *a)
 {
-	list_for_each (it, &b->listeners) {
+	struct {
+		uint64_t netns;
+		uint8_t ip[16];
+		uint64_t port;
+	} key = {.netns = netns, .port = (uint64_t)a->family << 16 | a->port};
+
+	memcpy(key.ip, a->ip, sizeof key.ip);
+	return &b->listeners[sd_siphash64(&b->key, &key, sizeof key) & (BROKER_BUCKETS - 1)];
+}
+
+static struct listener *listener_find(struct broker *b, uint64_t netns, const struct sd_addr *a)
+{
+	list_for_each (it, bucket(b, netns, a)) {
 		struct listener *l = container_of(it, struct listener, node);
 
 		if (l->netns == netns && sd_addr_equal(&l->local, a))
@@ -76,17 +93,9 @@ static struct listener *find_exactly(struct broker *b, uint64_t netns, const str
 	return NULL;
 }
 
-struct listener *listener_find(struct broker *b, uint64_t netns, const struct sd_addr *a)
+static struct listener *listener_obtain(struct broker *b, uint64_t netns, const struct sd_addr *a)
 {
-	struct sd_addr any = {.family = a->family, .port = a->port};
-	struct listener *l = find_exactly(b, netns, a);
-
-	return l ? l : find_exactly(b, netns, &any);
-}
-
-static struct listener *listener_obtain(struct broker *b, uint64_t netns, const struct sd_addr *a, uid_t uid)
-{
-	struct listener *l = find_exactly(b, netns, a);
+	struct listener *l = listener_find(b, netns, a);
 
 	if (l)
 		return l;
@@ -94,10 +103,9 @@ static struct listener *listener_obtain(struct broker *b, uint64_t netns, const 
 	if (!l)
 		return NULL;
 	l->netns = netns;
-	l->uid = uid;
 	l->local = *a;
 	list_init(&l->queues);
-	list_push_back(&b->listeners, &l->node);
+	list_push_back(bucket(b, netns, a), &l->node);
 	b->stats.listeners++;
 	return l;
 }
@@ -111,17 +119,65 @@ static void listener_release(struct broker *b, struct listener *l)
 	free(l);
 }
 
-struct queue *listener_choose(struct listener *l)
+/* --- choosing --- */
+
+bool queue_has_unread(const struct queue *q)
+{
+	int bytes = 0;
+
+	return !ioctl(q->watch.fd, SIOCOUTQ, &bytes) && bytes > 0;
+}
+
+/* A program may never say that it has accepted what it took. */
+static bool has_room(const struct queue *q)
+{
+	return q->pending < q->backlog || !queue_has_unread(q);
+}
+
+/* The kernel lets no two users listen at one place, so the others of its owner's have the same right. */
+static struct queue *least_busy(const struct listener *l, uid_t owner)
 {
 	struct queue *best = NULL;
 
 	list_for_each (it, &l->queues) {
 		struct queue *q = container_of(it, struct queue, node);
 
-		if (q->pending < q->backlog && (!best || q->pending < best->pending))
+		if (q->owner == owner && (!best || q->pending < best->pending) && has_room(q))
 			best = q;
 	}
 	return best;
+}
+
+/* One whose socket listens now. Who has stopped may have kept its lease: the port may be another's by now. */
+static const struct queue *true_queue(const struct listener *l, uint64_t cookie)
+{
+	list_for_each (it, &l->queues) {
+		const struct queue *q = container_of(it, struct queue, node);
+
+		if (cookie ? q->cookie == cookie : int_option(q->socket, SOL_SOCKET, SO_ACCEPTCONN) == 1)
+			return q;
+	}
+	return NULL;
+}
+
+int queue_choose(struct broker *b, uint64_t netns, const struct sd_addr *local, const struct sd_addr *from,
+	struct queue **out)
+{
+	const struct sd_addr any = {.family = local->family, .port = local->port};
+	const struct listener *places[] = {listener_find(b, netns, local), listener_find(b, netns, &any)};
+	bool knows = kernel_knows(b, netns);
+	uint64_t cookie = knows && (places[0] || places[1]) ? kernel_listener(b, local, from) : 0;
+
+	for (unsigned i = 0; i < 2; i++) {
+		const struct queue *q =
+			places[i] && (cookie || !knows) ? true_queue(places[i], cookie) : NULL;
+
+		if (!q)
+			continue;
+		*out = least_busy(places[i], q->owner);
+		return *out ? 0 : -EAGAIN;
+	}
+	return -ECONNREFUSED;
 }
 
 /* --- queues --- */
@@ -131,27 +187,30 @@ static uint32_t limited(uint32_t backlog)
 	return backlog < 1 ? 1 : backlog < BACKLOG_MAX ? backlog : BACKLOG_MAX;
 }
 
-static struct queue *queue_find(struct listener *l, ino_t inode)
+static struct queue *queue_find(struct listener *l, uint64_t cookie)
 {
 	list_for_each (it, &l->queues) {
 		struct queue *q = container_of(it, struct queue, node);
 
-		if (q->inode == inode)
+		if (q->cookie == cookie)
 			return q;
 	}
 	return NULL;
 }
 
-static int queue_open(struct broker *b, struct listener *l, ino_t inode, struct queue **out)
+static int queue_open(struct broker *b, struct listener *l, int socket, struct queue **out)
 {
-	struct queue *q = calloc(1, sizeof *q);
-	int pair[2], r;
+	struct queue *q = l->n_queues < QUEUES_MAX ? calloc(1, sizeof *q) : NULL;
+	int pair[2], r, room = QUEUE_BYTES;
+	struct stat st;
 
 	if (!q)
 		return -ENOMEM;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
+	if (fstat(socket, &st) ||
+		socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
+		r = -errno;
 		free(q);
-		return -errno;
+		return r;
 	}
 	r = watch_add(b, &q->watch, WATCH_QUEUE, pair[0], EPOLLIN);
 	if (r) {
@@ -160,11 +219,17 @@ static int queue_open(struct broker *b, struct listener *l, ino_t inode, struct 
 		free(q);
 		return r;
 	}
+	watch_refuse_fds(pair[0]);
+	setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
 	q->half = pair[1];
-	q->inode = inode;
+	q->socket = -1;
+	q->cookie = cookie_of(socket);
+	q->owner = st.st_uid;
 	q->listener = l;
 	list_init(&q->leases);
+	list_init(&q->offered);
 	list_push_back(&l->queues, &q->node);
+	l->n_queues++;
 	*out = q;
 	return 0;
 }
@@ -190,6 +255,7 @@ static int lease_open(struct broker *b, struct queue *q, uid_t uid, int *half)
 		ledger_give(&b->ledger, uid, 1, 0);
 		return r;
 	}
+	watch_refuse_fds(pair[0]);
 	l->queue = q;
 	l->uid = uid;
 	list_push_back(&q->leases, &l->node);
@@ -202,11 +268,14 @@ static void queue_stop(struct broker *b, struct queue *q)
 {
 	watch_end(b, &q->watch);
 	list_remove(&q->node);
+	q->listener->n_queues--;
 }
 
 void queue_free(struct broker *b, struct queue *q)
 {
 	close(q->half);
+	if (q->socket >= 0)
+		waste_socket(q->socket);
 	listener_release(b, q->listener);
 	die(b, &q->grave, q);
 }
@@ -225,20 +294,22 @@ bool lease_end(struct broker *b, struct lease *l)
 	return true;
 }
 
-int listener_add(struct broker *b, const struct client *c, const struct channel_listen *m, int socket,
+int listener_add(struct broker *b, const struct client *c, const struct channel_listen *m, int *socket,
 	struct channel_message *answer)
 {
+	uint64_t netns = netns_of(*socket), cookie = cookie_of(*socket);
 	struct listener *l;
 	struct queue *q;
 	int r;
 
-	if (int_option(socket, SOL_SOCKET, SO_ACCEPTCONN) != 1 || !is_bound_to(socket, &m->local))
+	if (!netns || !cookie || int_option(*socket, SOL_SOCKET, SO_ACCEPTCONN) != 1 ||
+		!is_bound_to(*socket, &m->local))
 		return -EACCES;
-	l = listener_obtain(b, netns_of(socket), &m->local, c->uid);
+	l = listener_obtain(b, netns, &m->local);
 	if (!l)
 		return -ENOMEM;
-	q = queue_find(l, inode_of(socket));
-	r = q ? 0 : queue_open(b, l, inode_of(socket), &q);
+	q = queue_find(l, cookie);
+	r = q ? 0 : queue_open(b, l, *socket, &q);
 	if (r) {
 		listener_release(b, l);
 		return r;
@@ -253,16 +324,22 @@ int listener_add(struct broker *b, const struct client *c, const struct channel_
 	}
 	q->backlog = limited(m->backlog);
 	answer->fds[0] = q->half;
+	if (q->socket < 0 && !kernel_knows(b, netns)) {
+		q->socket = *socket;
+		*socket = -1;
+	}
 	return 0;
 }
 
-void queue_hear(struct broker *b, struct queue *q)
+bool queue_hear(struct broker *b, struct queue *q)
 {
+	const struct waste w = waste_of(b, q->owner);
 	struct channel_message m;
-	int r = channel_recv(q->watch.fd, &m);
+	int r = channel_recv_for(q->watch.fd, &m, &w.channel);
 
 	if (!r && m.type == CHANNEL_BACKLOG)
 		q->backlog = limited(m.backlog.backlog);
 	b->stats.bad_messages += r == -EPROTO;
-	channel_close_fds(&m);
+	waste_message(b, q->owner, &m);
+	return r != -ECONNRESET;
 }

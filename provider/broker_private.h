@@ -1,18 +1,25 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What broker.c (programs and events), broker_listen.c and broker_stream.c share. */
+/* What broker.c (programs and events), broker_listen.c, broker_stream.c, broker_kernel.c (what is asked
+ * there) and broker_waste.c (what programs sent and is closed) share. */
 #ifndef SD_PROVIDER_BROKER_PRIVATE_H
 #define SD_PROVIDER_BROKER_PRIVATE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "base/addr.h"
 #include "base/list.h"
+#include "base/siphash.h"
 #include "provider/broker.h"
 #include "provider/channel.h"
 #include "provider/ledger.h"
 
-#define BROKER_BUCKETS 1024u /* a power of two */
+#define BROKER_BUCKETS 4096u /* a power of two */
+#define BROKER_LOCALS  64u
+#define BROKER_DELAYS  7u	 /* how long until an offer is made again */
+#define BROKER_SIGNAL  SIGVTALRM /* ends waits inside system calls that a program may cause */
 
 enum watch_kind { WATCH_DOOR, WATCH_CLIENT, WATCH_QUEUE, WATCH_LEASE, WATCH_END };
 
@@ -28,17 +35,32 @@ struct grave {
 	void *whole;
 };
 
+/* An address that was one of its network namespace's a moment ago. */
+struct local {
+	uint64_t netns, since;
+	struct sd_addr addr;
+};
+
 struct broker {
 	struct broker_config cfg;
 	int events; /* epoll */
 	struct watch door;
-	struct list clients, listeners;
-	struct list streams[BROKER_BUCKETS]; /* end.hash, by inode */
-	struct list pending;		     /* stream.pending: not accepted yet, oldest first */
+	int spare; /* a descriptor that is given up to answer a call when there is no other */
+	struct list clients;
+	struct list listeners[BROKER_BUCKETS]; /* listener.node */
+	struct list streams[BROKER_BUCKETS];   /* end.hash, by cookie */
+	struct list due[BROKER_DELAYS];	       /* stream.due, each in order of time */
 	struct list graves;
-	struct ledger ledger; /* connections, each end to its user */
+	struct ledger ledger; /* of connections: each end counts, of listeners and programs */
 	struct broker_stats stats;
 	uint64_t instance, n_ends; /* for the names of ends */
+	struct sd_sipkey key;
+	int diag;	/* NETLINK_SOCK_DIAG, -1: none */
+	uint64_t netns; /* of diag */
+	struct local locals[BROKER_LOCALS];
+	struct list waste;
+	timer_t timer;
+	bool timed;
 };
 
 struct client {
@@ -47,6 +69,7 @@ struct client {
 	struct list node;
 	uid_t uid;
 	bool greeted;
+	bool stalled; /* is not heard until it has read its answers */
 };
 
 /* Programs that listen on one address. */
@@ -54,8 +77,8 @@ struct listener {
 	struct list node;
 	uint64_t netns; /* cookie */
 	struct sd_addr local;
-	uid_t uid; /* of the first; the kernel lets no other user share the port */
 	struct list queues;
+	unsigned n_queues;
 };
 
 /* One listening socket of the kernel's, and whoever has it. */
@@ -64,9 +87,12 @@ struct queue {
 	struct grave grave;
 	struct list node;
 	struct listener *listener;
-	int half; /* the programs' */
-	ino_t inode;
+	int half;   /* the programs' */
+	int socket; /* where the kernel cannot be asked who listens: it shows that they still do. Or -1 */
+	uint64_t cookie; /* the kernel's socket's */
+	uid_t owner;	 /* its */
 	struct list leases;
+	struct list offered; /* stream.offer */
 	uint32_t backlog, pending;
 };
 
@@ -83,50 +109,92 @@ struct end {
 	struct watch watch; /* our half; hangs up when the program's is gone */
 	struct list hash;
 	struct stream *stream;
-	ino_t inode; /* of the program's half */
+	uint64_t cookie; /* of the program's half */
 	uid_t uid;
-	bool counted; /* in the ledger */
 	bool gone;
 };
 
 struct stream {
 	struct end end[2];
 	struct grave grave;
+	/* Whose both ends are in the ledger: of whoever has connected, as nobody can help being connected to;
+	 * when that end is gone, of the other. */
+	uid_t payer;
+	bool paid;
 	int memory;
 	int socket; /* of end 0: it holds the port */
 	uint64_t netns;
 	struct sd_addr local, peer; /* of end 0 */
 	/* until it is accepted */
-	struct list pending;
+	struct list due, offer;
 	struct queue *queue; /* that was offered it last; NULL: that is no more */
 	int offered;	     /* end 1's half, -1 once it is accepted */
-	uint64_t again_at, again_after;
+	uint64_t again_at;
+	unsigned n_offers;
 };
 
 /* --- broker.c --- */
 
 int watch_add(struct broker *b, struct watch *w, enum watch_kind kind, int fd, uint32_t events);
 void watch_end(struct broker *b, struct watch *w);
+/* Its other half can pass no descriptors: dropping one might take long. */
+void watch_refuse_fds(int fd);
 void die(struct broker *b, struct grave *g, void *whole);
-/* What the program at fd is a part of; 0: unknown. */
+/* --- broker_kernel.c --- */
+
+void kernel_open(struct broker *b);
+void kernel_close(struct broker *b);
+/* The network namespace that a socket is in, and what tells it from all other sockets that ever were on this
+ * host; 0: unknown, or no socket. */
 uint64_t netns_of(int fd);
-ino_t inode_of(int fd); /* 0: unknown */
+uint64_t cookie_of(int fd);
+/* May kernel_listener() be asked? */
+bool kernel_knows(const struct broker *b, uint64_t netns);
+/* The cookie of the socket that the kernel would give a connection to; 0: none. */
+uint64_t kernel_listener(struct broker *b, const struct sd_addr *local, const struct sd_addr *from);
+/* Is it an address of the socket's network namespace? IPv6 elsewhere than in ours: unknown, so no. */
+bool kernel_has_address(struct broker *b, int socket, uint64_t netns, const struct sd_addr *a, uint64_t now);
+
+/* --- broker_waste.c --- */
+
+struct waste {
+	struct channel_waste channel;
+	struct broker *broker;
+	uid_t uid; /* whose it was */
+};
+
+/* For channel_recv_for(). */
+struct waste waste_of(struct broker *b, uid_t uid);
+/* One that is known to be a socket, without lingering. */
+void waste_socket(int fd);
+/* All that is left in m. */
+void waste_message(struct broker *b, uid_t uid, struct channel_message *m);
+/* Should no more be taken from this user for now? */
+bool waste_is_too_much(const struct broker *b, uid_t uid);
+void waste_collect(struct broker *b);
+/* Between them this thread waits for nothing longer than some milliseconds. */
+void waste_begin(struct broker *b);
+void waste_end(struct broker *b);
+void waste_close(struct broker *b);
 
 /* --- broker_listen.c --- */
 
 /* Checks the program's claim and gives it a lease of a queue. 0 and what to send in *answer, whose last
- * descriptor the caller closes when it has, or -errno. */
-int listener_add(struct broker *b, const struct client *c, const struct channel_listen *m, int socket,
+ * descriptor the caller closes when it has, or -errno. The socket may be kept: it is -1 then. */
+int listener_add(struct broker *b, const struct client *c, const struct channel_listen *m, int *socket,
 	struct channel_message *answer);
-struct listener *listener_find(struct broker *b, uint64_t netns, const struct sd_addr *a);
-/* The queue with the fewest connections that wait, NULL: all are full or there is none. */
-struct queue *listener_choose(struct listener *l);
-/* It says how many may wait; whatever else it says is not listened to. */
-void queue_hear(struct broker *b, struct queue *q);
+/* The queue for a connection, that with the fewest which wait. 0; -ECONNREFUSED: nobody listens there that
+ * is known here; -EAGAIN: all are full. */
+int queue_choose(struct broker *b, uint64_t netns, const struct sd_addr *local, const struct sd_addr *from,
+	struct queue **out);
+/* Those that wait in a queue are still there; one that was taken out and not accepted needs another offer. */
+bool queue_has_unread(const struct queue *q);
+/* It says how many may wait; whatever else it says is not listened to. False: it has been shut down. */
+bool queue_hear(struct broker *b, struct queue *q);
 /* True: it was the last one, and nothing is offered to its queue any more. */
 bool lease_end(struct broker *b, struct lease *l);
 void queue_free(struct broker *b, struct queue *q);
-/* Is the socket bound to this name (wildcards and port as the program says)? */
+/* Is the TCP socket bound to this name (wildcards and port as the program says)? */
 bool is_bound_to(int socket, const struct sd_addr *name);
 
 /* --- broker_stream.c --- */

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Connections between programs of this host: making, offering, ending. */
 #include <errno.h>
-#include <linux/sockios.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,32 +11,30 @@
 #include "provider/segment.h"
 
 /* A program may die between taking an offer and accepting it: it is then made again, ever more seldom. */
-#define AGAIN_FIRST_NS (1 * SD_S)
-#define AGAIN_MAX_NS   (60 * SD_S)
-/* Whoever has connected is gone: that many seconds of offers are enough. */
-#define AGAIN_IN_VAIN_NS (8 * SD_S)
+static const uint64_t delays[BROKER_DELAYS] = {
+	1 * SD_S, 2 * SD_S, 4 * SD_S, 8 * SD_S, 16 * SD_S, 32 * SD_S, 60 * SD_S};
+/* Whoever has connected is gone: that many offers are enough. */
+#define OFFERS_IN_VAIN 4u
 
-static struct list *bucket(struct broker *b, ino_t inode)
+static struct list *bucket(struct broker *b, uint64_t cookie)
 {
-	return &b->streams[inode & (BROKER_BUCKETS - 1)];
+	return &b->streams[cookie & (BROKER_BUCKETS - 1)];
 }
 
 /* --- making --- */
 
 /* half: the program's, which is the caller's. */
-static int end_open(struct broker *b, struct stream *s, unsigned i, uid_t uid, int *half)
+static int end_open(struct broker *b, struct stream *s, unsigned i, int *half)
 {
 	struct end *e = &s->end[i];
-	int pair[2], r = ledger_take(&b->ledger, uid, 1, 0);
+	int pair[2], r;
 
-	if (r)
-		return r;
-	e->uid = uid;
-	e->counted = true;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		return -errno;
 	channel_name_end(pair[0], b->instance, ++b->n_ends);
-	r = watch_add(b, &e->watch, WATCH_END, pair[0], EPOLLRDHUP | EPOLLIN | EPOLLET);
+	watch_refuse_fds(pair[0]);
+	e->cookie = cookie_of(pair[1]);
+	r = e->cookie ? watch_add(b, &e->watch, WATCH_END, pair[0], EPOLLRDHUP | EPOLLIN | EPOLLET) : -ENOSYS;
 	if (r) {
 		close(pair[0]);
 		close(pair[1]);
@@ -46,8 +42,7 @@ static int end_open(struct broker *b, struct stream *s, unsigned i, uid_t uid, i
 		return r;
 	}
 	e->stream = s;
-	e->inode = inode_of(pair[1]);
-	list_push_back(bucket(b, e->inode), &e->hash);
+	list_push_back(bucket(b, e->cookie), &e->hash);
 	*half = pair[1];
 	return 0;
 }
@@ -59,7 +54,8 @@ static struct stream *stream_new(struct broker *b)
 	if (!s)
 		return NULL;
 	s->memory = s->offered = s->socket = -1;
-	list_init(&s->pending);
+	list_init(&s->due);
+	list_init(&s->offer);
 	for (unsigned i = 0; i < 2; i++) {
 		s->end[i].watch.fd = -1;
 		list_init(&s->end[i].hash);
@@ -75,13 +71,19 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
-static void no_longer_pending(struct stream *s)
+static void leave_queue(struct stream *s)
 {
-	list_remove(&s->pending);
-	close_fd(&s->offered);
+	list_remove(&s->offer);
 	if (s->queue)
 		s->queue->pending--;
 	s->queue = NULL;
+}
+
+static void no_longer_pending(struct stream *s)
+{
+	list_remove(&s->due);
+	leave_queue(s);
+	close_fd(&s->offered);
 }
 
 void stream_free(struct broker *b, struct stream *s)
@@ -90,11 +92,12 @@ void stream_free(struct broker *b, struct stream *s)
 	for (unsigned i = 0; i < 2; i++) {
 		watch_end(b, &s->end[i].watch);
 		list_remove(&s->end[i].hash);
-		if (s->end[i].counted)
-			ledger_give(&b->ledger, s->end[i].uid, 1, 0);
 	}
+	if (s->paid)
+		ledger_give(&b->ledger, s->payer, 2, 0);
 	close_fd(&s->memory);
-	close_fd(&s->socket);
+	if (s->socket >= 0)
+		waste_socket(s->socket);
 	die(b, &s->grave, s);
 	b->stats.streams--;
 }
@@ -112,12 +115,13 @@ void stream_describe(const struct end *e, struct channel_message *m)
 
 struct end *stream_end_at(struct broker *b, int fd)
 {
-	ino_t inode = inode_of(fd);
+	/* A number that no file of the program's own making has. */
+	uint64_t cookie = cookie_of(fd);
 
-	list_for_each (it, bucket(b, inode)) {
+	list_for_each (it, bucket(b, cookie)) {
 		struct end *e = container_of(it, struct end, hash);
 
-		if (e->inode == inode)
+		if (e->cookie == cookie)
 			return e;
 	}
 	return NULL;
@@ -125,15 +129,17 @@ struct end *stream_end_at(struct broker *b, int fd)
 
 /* --- offering --- */
 
-/* Those that wait in a queue are still there; one that was taken out and not accepted needs another offer. */
-static bool is_unread(const struct queue *q)
+/* Delays are few, so that each has a list that is in order by itself. */
+static void wait_for(struct broker *b, struct stream *s, unsigned delay, uint64_t now)
 {
-	int bytes = 0;
-
-	return !ioctl(q->watch.fd, SIOCOUTQ, &bytes) && bytes > 0;
+	if (delay >= BROKER_DELAYS)
+		delay = BROKER_DELAYS - 1;
+	s->again_at = now + delays[delay];
+	list_remove(&s->due);
+	list_push_back(&b->due[delay], &s->due);
 }
 
-static int offer(struct stream *s, struct queue *q, uint64_t now)
+static int offer(struct broker *b, struct stream *s, struct queue *q, uint64_t now)
 {
 	struct channel_message m;
 	int r;
@@ -147,57 +153,72 @@ static int offer(struct stream *s, struct queue *q, uint64_t now)
 	r = channel_send(q->watch.fd, &m);
 	if (r)
 		return r;
-	if (s->queue)
-		s->queue->pending--;
+	leave_queue(s);
 	s->queue = q;
+	s->end[1].uid = container_of(q->leases.next, struct lease, node)->uid;
+	list_push_back(&q->offered, &s->offer);
 	q->pending++;
-	s->again_after = s->again_after ? s->again_after * 2 : AGAIN_FIRST_NS;
-	if (s->again_after > AGAIN_MAX_NS)
-		s->again_after = AGAIN_MAX_NS;
-	s->again_at = now + s->again_after;
+	wait_for(b, s, s->n_offers++, now);
 	return 0;
 }
 
 /* -ECONNREFUSED: nobody listens there; -EAGAIN: their backlog is full. */
 static int offer_to_somebody(struct broker *b, struct stream *s, uint64_t now)
 {
-	struct listener *l = listener_find(b, s->netns, &s->peer);
-	struct queue *q = l ? listener_choose(l) : NULL;
+	struct queue *q;
+	int r = queue_choose(b, s->netns, &s->peer, &s->local, &q);
 
-	if (!l || list_empty(&l->queues))
-		return -ECONNREFUSED;
-	return q ? offer(s, q, now) : -EAGAIN;
+	return r ? r : offer(b, s, q, now);
+}
+
+/* Programs know by an address whom to trust: it has to be one of the host's. */
+static bool is_local(
+	struct broker *b, const struct channel_connect *m, int socket, uint64_t netns, uint64_t now)
+{
+	return kernel_has_address(b, socket, netns, &m->local, now) &&
+	       (sd_addr_same_ip(&m->local, &m->peer) || kernel_has_address(b, socket, netns, &m->peer, now));
+}
+
+static int stream_open(struct broker *b, struct stream *s, const struct client *c, uint64_t now, int *half)
+{
+	struct queue *q;
+	int r = queue_choose(b, s->netns, &s->peer, &s->local, &q);
+
+	if (!r)
+		r = ledger_take(&b->ledger, c->uid, 2, 0);
+	if (r)
+		return r;
+	s->paid = true;
+	s->payer = c->uid;
+	r = segment_create(&s->local, &s->peer, b->cfg.max_class, &s->memory);
+	if (!r)
+		r = end_open(b, s, 0, half);
+	if (!r)
+		r = end_open(b, s, 1, &s->offered);
+	return r ? r : offer(b, s, q, now);
 }
 
 int stream_join(struct broker *b, const struct client *c, const struct channel_connect *m, int socket,
 	uint64_t now, struct channel_message *answer)
 {
-	struct listener *l;
+	uint64_t netns = netns_of(socket);
 	struct stream *s;
 	int half = -1, r;
 
-	if (!is_bound_to(socket, &m->local))
+	if (!netns || !is_bound_to(socket, &m->local) || !is_local(b, m, socket, netns, now))
 		return -EACCES;
 	s = stream_new(b);
 	if (!s)
 		return -ENOMEM;
-	s->netns = netns_of(socket);
+	s->netns = netns;
 	s->local = m->local;
 	s->peer = m->peer;
-	l = listener_find(b, s->netns, &s->peer);
-	r = l ? segment_create(&s->local, &s->peer, b->cfg.max_class, &s->memory) : -ECONNREFUSED;
-	if (!r)
-		r = end_open(b, s, 0, c->uid, &half);
-	if (!r)
-		r = end_open(b, s, 1, l->uid, &s->offered);
-	if (!r)
-		r = offer_to_somebody(b, s, now);
+	r = stream_open(b, s, c, now, &half);
 	if (r) {
 		close_fd(&half);
 		stream_free(b, s);
 		return r;
 	}
-	list_push_back(&b->pending, &s->pending);
 	stream_describe(&s->end[0], answer);
 	answer->type = CHANNEL_CONNECTED;
 	answer->fds[0] = half;
@@ -209,19 +230,25 @@ int stream_join(struct broker *b, const struct client *c, const struct channel_c
 	return 0;
 }
 
+static void offer_again(struct broker *b, struct stream *s, uint64_t now)
+{
+	int r = offer_to_somebody(b, s, now);
+
+	b->stats.offered_again++;
+	/* Nobody is left: to the one that connects it is a reset. */
+	if (r == -ECONNREFUSED)
+		stream_free(b, s);
+	else if (r)
+		wait_for(b, s, 0, now);
+}
+
 void streams_offer_again(struct broker *b, struct queue *gone, uint64_t now)
 {
-	list_for_each (it, &b->pending) {
-		struct stream *s = container_of(it, struct stream, pending);
+	list_for_each (it, &gone->offered) {
+		struct stream *s = container_of(it, struct stream, offer);
 
-		if (s->queue != gone)
-			continue;
-		gone->pending--;
-		s->queue = NULL;
-		b->stats.offered_again++;
-		/* Nobody is left: to the one that connects it is a reset. */
-		if (offer_to_somebody(b, s, now) == -ECONNREFUSED)
-			stream_free(b, s);
+		leave_queue(s);
+		offer_again(b, s, now);
 	}
 }
 
@@ -229,33 +256,37 @@ uint64_t broker_deadline(const struct broker *b)
 {
 	uint64_t first = UINT64_MAX;
 
-	list_for_each (it, &b->pending) {
-		const struct stream *s = container_of(it, struct stream, pending);
+	for (unsigned i = 0; i < BROKER_DELAYS; i++) {
+		uint64_t at = list_empty(&b->due[i])
+				      ? UINT64_MAX
+				      : container_of(b->due[i].next, struct stream, due)->again_at;
 
-		if (s->again_at < first)
-			first = s->again_at;
+		first = at < first ? at : first;
 	}
 	return first;
 }
 
+static void timeout(struct broker *b, struct stream *s, uint64_t now)
+{
+	if (s->end[0].gone && s->n_offers >= OFFERS_IN_VAIN)
+		stream_free(b, s);
+	else if (s->queue && queue_has_unread(s->queue))
+		wait_for(b, s, 0, now);
+	else
+		offer_again(b, s, now);
+}
+
 void streams_timeout(struct broker *b, uint64_t now)
 {
-	list_for_each (it, &b->pending) {
-		struct stream *s = container_of(it, struct stream, pending);
+	for (unsigned i = 0; i < BROKER_DELAYS; i++) {
+		/* What is put off comes behind those that are due. */
+		while (!list_empty(&b->due[i])) {
+			struct stream *s = container_of(b->due[i].next, struct stream, due);
 
-		if (now < s->again_at)
-			continue;
-		if (s->end[0].gone && s->again_after >= AGAIN_IN_VAIN_NS) {
-			stream_free(b, s);
-			continue;
+			if (now < s->again_at)
+				break;
+			timeout(b, s, now);
 		}
-		if (s->queue && is_unread(s->queue)) {
-			s->again_at = now + AGAIN_FIRST_NS;
-			continue;
-		}
-		b->stats.offered_again++;
-		if (offer_to_somebody(b, s, now))
-			s->again_at = now + AGAIN_FIRST_NS;
 	}
 }
 
@@ -268,6 +299,22 @@ static void drain(int fd)
 
 	while (recv(fd, waste, sizeof waste, MSG_DONTWAIT) == sizeof waste)
 		;
+}
+
+/* The one that has connected is gone, and what is left is the other's. If that has too much, it is forgotten
+ * here: the program has all that it needs, but nobody can adopt it. */
+static void pass_on(struct broker *b, struct stream *s)
+{
+	uid_t heir = s->end[1].uid;
+
+	if (heir == s->payer || !s->paid)
+		return;
+	if (ledger_take(&b->ledger, heir, 2, 0)) {
+		stream_free(b, s);
+		return;
+	}
+	ledger_give(&b->ledger, s->payer, 2, 0);
+	s->payer = heir;
 }
 
 void end_event(struct broker *b, struct end *e, uint32_t events)
@@ -285,4 +332,6 @@ void end_event(struct broker *b, struct end *e, uint32_t events)
 	/* The other end has our half too, and sees the same. */
 	if (s->end[0].gone && s->end[1].gone)
 		stream_free(b, s);
+	else if (e == &s->end[0])
+		pass_on(b, s);
 }

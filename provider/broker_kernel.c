@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What the broker asks the kernel: who listens where now, and which addresses are this host's. A program's
+ * word is not enough for either. Its socket's name is not, too: anybody may bind to any address
+ * (IP_FREEBIND), and who once has listened somewhere may have stopped. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "provider/broker_private.h"
+
+/* TCP_LISTEN of the kernel's, whose header does not go with the C library's. */
+#define LISTENS	       10
+#define LOOPBACK_INDEX 1u /* of `lo` in each network namespace */
+#define MANY_ADDRESSES 256u
+/* An address that has gone is believed in for that long. */
+#define LOCAL_NS SD_S
+
+/* Without these on old systems connections are left to kernel TCP. */
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+static uint64_t number_option(int fd, int name)
+{
+	uint64_t value = 0;
+	socklen_t len = sizeof value;
+
+	return getsockopt(fd, SOL_SOCKET, name, &value, &len) ? 0 : value;
+}
+
+uint64_t netns_of(int fd)
+{
+	return number_option(fd, SO_NETNS_COOKIE);
+}
+
+uint64_t cookie_of(int fd)
+{
+	return number_option(fd, SO_COOKIE);
+}
+
+/* --- listeners --- */
+
+struct question {
+	struct nlmsghdr header;
+	struct inet_diag_req_v2 body;
+};
+
+static int ask(int fd, struct question *q, struct inet_diag_msg *out)
+{
+	static _Thread_local uint32_t number;
+	union {
+		struct nlmsghdr header;
+		char bytes[1024];
+	} a;
+	ssize_t n;
+
+	q->header.nlmsg_len = sizeof *q;
+	q->header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
+	q->header.nlmsg_flags = NLM_F_REQUEST;
+	q->header.nlmsg_seq = ++number;
+	if (send(fd, q, sizeof *q, MSG_DONTWAIT) != sizeof *q)
+		return -errno;
+	/* The kernel answers before send returns. */
+	do
+		n = recv(fd, &a, sizeof a, MSG_DONTWAIT);
+	while (n >= (ssize_t)sizeof a.header && a.header.nlmsg_seq != number);
+	if (n < (ssize_t)NLMSG_LENGTH(sizeof(int)))
+		return -EIO;
+	if (a.header.nlmsg_type == NLMSG_ERROR) {
+		int error;
+
+		memcpy(&error, NLMSG_DATA(&a.header), sizeof error);
+		return error ? error : -EIO;
+	}
+	if (a.header.nlmsg_type != SOCK_DIAG_BY_FAMILY || n < (ssize_t)NLMSG_LENGTH(sizeof *out))
+		return -EIO;
+	memcpy(out, NLMSG_DATA(&a.header), sizeof *out);
+	return 0;
+}
+
+static int ask_listener(int fd, const struct sd_addr *local, const struct sd_addr *from, uint64_t *cookie)
+{
+	struct question q = {.body = {.sdiag_family = local->family == 6 ? AF_INET6 : AF_INET,
+				     .sdiag_protocol = IPPROTO_TCP,
+				     .idiag_states = 1u << LISTENS}};
+	struct inet_diag_sockid *id = &q.body.id;
+	struct inet_diag_msg m = {0};
+	int r;
+
+	/* No port of the other side's: connections are not looked for. */
+	id->idiag_sport = htons(local->port);
+	memcpy(id->idiag_src, local->ip, sizeof id->idiag_src);
+	memcpy(id->idiag_dst, from->ip, sizeof id->idiag_dst);
+	id->idiag_if = local->scope ? local->scope : LOOPBACK_INDEX;
+	id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+	r = ask(fd, &q, &m);
+	if (!r && m.idiag_state != LISTENS)
+		r = -ENOENT;
+	if (!r)
+		*cookie = (uint64_t)m.id.idiag_cookie[1] << 32 | m.id.idiag_cookie[0];
+	return r;
+}
+
+void kernel_open(struct broker *b)
+{
+	const struct sd_addr nobody = {.family = 4, .port = 1, .ip = {127, 0, 0, 1}};
+	uint64_t cookie;
+	int r;
+
+	b->diag = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	if (b->diag < 0)
+		return;
+	/* It may be there and know nothing of TCP. */
+	r = ask_listener(b->diag, &nobody, &nobody, &cookie);
+	b->netns = netns_of(b->diag);
+	if ((!r || r == -ENOENT) && b->netns)
+		return;
+	close(b->diag);
+	b->diag = -1;
+}
+
+void kernel_close(struct broker *b)
+{
+	if (b->diag >= 0)
+		close(b->diag);
+}
+
+bool kernel_knows(const struct broker *b, uint64_t netns)
+{
+	return b->diag >= 0 && b->netns == netns;
+}
+
+uint64_t kernel_listener(struct broker *b, const struct sd_addr *local, const struct sd_addr *from)
+{
+	uint64_t cookie;
+
+	return ask_listener(b->diag, local, from, &cookie) ? 0 : cookie;
+}
+
+/* --- addresses --- */
+
+static bool is_loopback(const struct sd_addr *a)
+{
+	static const uint8_t one[16] = {[15] = 1};
+
+	return a->family == 4 ? a->ip[0] == 127 : !memcmp(a->ip, one, sizeof one);
+}
+
+/* IPv4, in whatever network namespace the socket is in. */
+static bool is_of_interface(int socket, const struct sd_addr *a)
+{
+	struct ifreq list[MANY_ADDRESSES];
+	struct ifconf c = {.ifc_len = sizeof list, .ifc_req = list};
+
+	if (ioctl(socket, SIOCGIFCONF, &c))
+		return false;
+	for (unsigned i = 0; i < c.ifc_len / sizeof *list; i++) {
+		const struct sockaddr_in *in = (const struct sockaddr_in *)&list[i].ifr_addr;
+
+		if (in->sin_family == AF_INET && !memcmp(&in->sin_addr, a->ip, 4))
+			return true;
+	}
+	return false;
+}
+
+/* In our own network namespace: from where would a packet to it leave? */
+static bool is_own_source(const struct sd_addr *a)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(9)};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_scope_id = a->scope};
+	bool six = a->family == 6, is;
+	struct sockaddr *name = six ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4;
+	void *ip = six ? (void *)&v6.sin6_addr : (void *)&v4.sin_addr;
+	size_t ip_len = six ? 16 : 4;
+	socklen_t len = six ? sizeof v6 : sizeof v4;
+	int fd = socket(six ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return false;
+	memcpy(ip, a->ip, ip_len);
+	is = !connect(fd, name, len) && !getsockname(fd, name, &len) && !memcmp(ip, a->ip, ip_len);
+	close(fd);
+	return is;
+}
+
+bool kernel_has_address(struct broker *b, int socket, uint64_t netns, const struct sd_addr *a, uint64_t now)
+{
+	struct local *l;
+	bool is;
+
+	if (is_loopback(a))
+		return true;
+	l = &b->locals[(a->ip[a->family == 6 ? 15 : 3] ^ netns) % BROKER_LOCALS];
+	if (l->netns == netns && sd_addr_same_ip(&l->addr, a) && l->addr.scope == a->scope &&
+		now - l->since < LOCAL_NS)
+		return true;
+	if (netns == b->netns)
+		is = is_own_source(a);
+	else
+		is = a->family == 4 && is_of_interface(socket, a);
+	if (is)
+		*l = (struct local){.netns = netns, .addr = *a, .since = now};
+	return is;
+}
