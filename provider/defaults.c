@@ -33,7 +33,7 @@ unsigned pv_no_lingering(struct pv *p)
 	return 0;
 }
 
-_Atomic uint32_t *pv_no_word(struct pv_ep *e, uint32_t *value)
+uint32_t *pv_no_word(struct pv_ep *e, uint32_t *value)
 {
 	return NULL;
 }

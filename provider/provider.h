@@ -13,7 +13,6 @@
 #ifndef SD_PROVIDER_PROVIDER_H
 #define SD_PROVIDER_PROVIDER_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -97,7 +96,7 @@ struct pv_ep_ops {
 	 * for other processes' memory, when the readiness of this one may have risen. *value: what it is now.
 	 * NULL: it has none at the moment. Undone with disarm_word, also if the endpoint was closed
 	 * meanwhile. The end of a process that had the other end does not change it. */
-	_Atomic uint32_t *(*arm_word)(struct pv_ep *e, uint32_t *value);
+	uint32_t *(*arm_word)(struct pv_ep *e, uint32_t *value);
 	void (*disarm_word)(struct pv_ep *e);
 	/* -EINPROGRESS, 0: connected, or the terminal error; *reason says why not when the peer decided it.
 	 * PV_OUT rises when it changes. */
@@ -186,7 +185,7 @@ int pv_no_arm(struct pv *p, uint64_t *max_sleep_ns);
 void pv_no_disarm(struct pv *p, bool rang);
 void pv_no_slow(struct pv *p, uint64_t now);
 unsigned pv_no_lingering(struct pv *p);
-_Atomic uint32_t *pv_no_word(struct pv_ep *e, uint32_t *value);
+uint32_t *pv_no_word(struct pv_ep *e, uint32_t *value);
 void pv_no_disarm_word(struct pv_ep *e);
 int pv_no_fd(struct pv_ep *e, const void *note, size_t len);
 void pv_no_move(struct pv_ep *e, int fd);

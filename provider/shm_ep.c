@@ -433,7 +433,7 @@ static unsigned ep_state(struct pv_ep *ep)
 	return s;
 }
 
-static _Atomic uint32_t *ep_arm_word(struct pv_ep *ep, uint32_t *value)
+static uint32_t *ep_arm_word(struct pv_ep *ep, uint32_t *value)
 {
 	struct shm_ep *e = of(ep);
 
@@ -443,7 +443,7 @@ static _Atomic uint32_t *ep_arm_word(struct pv_ep *ep, uint32_t *value)
 	e->direct++;
 	*value = SEGMENT_BY_FUTEX | SEGMENT_WANT_DATA | (e->blocked ? SEGMENT_WANT_ROOM : 0);
 	segment_arm(&e->seg, *value);
-	return segment_word(&e->seg);
+	return (uint32_t *)segment_word(&e->seg);
 }
 
 static void ep_disarm_word(struct pv_ep *ep)

@@ -50,7 +50,7 @@ static unsigned arm(struct pv_ep **eps, unsigned n, struct word *words)
 {
 	for (unsigned i = 0; i < n; i++) {
 		uint32_t value;
-		_Atomic uint32_t *at = eps[i]->ops->arm_word(eps[i], &value);
+		const uint32_t *at = eps[i]->ops->arm_word(eps[i], &value);
 
 		if (!at)
 			return i;

@@ -308,7 +308,7 @@ static struct word_ep {
 	bool has_none;
 } word_ep[2];
 
-static _Atomic uint32_t *arm_word(struct pv_ep *e, uint32_t *value)
+static uint32_t *arm_word(struct pv_ep *e, uint32_t *value)
 {
 	struct word_ep *w = (struct word_ep *)e;
 
@@ -316,7 +316,7 @@ static _Atomic uint32_t *arm_word(struct pv_ep *e, uint32_t *value)
 		return NULL;
 	w->armed++;
 	*value = 0;
-	return &w->word;
+	return (uint32_t *)&w->word;
 }
 
 static void disarm_word(struct pv_ep *e)
