@@ -60,8 +60,9 @@ void watch_refuse_fds(int fd)
 
 /* --- programs --- */
 
-static void client_free(struct broker *b, struct client *c)
+void client_free(struct broker *b, struct client *c)
 {
+	calls_forget(b, c);
 	watch_end(b, &c->watch);
 	list_remove(&c->node);
 	ledger_give(&b->ledger, c->uid, 1, 0);
@@ -90,6 +91,7 @@ static void greet(struct broker *b, int fd)
 		close(fd);
 		return;
 	}
+	list_init(&c->calls);
 	list_push_back(&b->clients, &c->node);
 	b->stats.clients++;
 }
@@ -134,13 +136,12 @@ static unsigned open_door(struct broker *b)
 
 /* --- requests --- */
 
-/* False: the program does not read its answers, and is given up. */
-static bool answer(struct client *c, struct channel_message *m)
+bool answer(struct client *c, struct channel_message *m)
 {
 	return !channel_send(c->watch.fd, m);
 }
 
-static bool refuse(struct broker *b, struct client *c, uint32_t id, int error, enum sd_reason reason)
+bool refuse(struct broker *b, struct client *c, uint32_t id, int error, enum sd_reason reason)
 {
 	struct channel_message m = {.type = CHANNEL_REFUSED, .id = id, .refused = {-error, reason}};
 
@@ -175,12 +176,25 @@ static enum sd_reason reason_of(int error)
 	}
 }
 
+static bool on_call(struct broker *b, struct client *c, struct channel_message *m)
+{
+	enum sd_reason reason = SD_REASON_NO_ROUTE;
+	int r = call_outside(b, c, m, &reason);
+
+	if (!r)
+		return true;
+	waste_message(b, c->uid, m);
+	return refuse(b, c, m->id, r, reason);
+}
+
 static bool on_connect(struct broker *b, struct client *c, struct channel_message *m, uint64_t now)
 {
 	struct channel_message a;
 	int r = stream_join(b, c, &m->connect, m->fds[0], now, &a);
 	bool ok;
 
+	if (r == -EHOSTUNREACH)
+		return on_call(b, c, m);
 	/* A program that is answered may count on its port's being free when it closes its socket. */
 	if (r) {
 		waste_message(b, c->uid, m);

@@ -21,12 +21,33 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "provider/registry.h"
+
 struct broker;
+struct broker_call; /* a program that wants to be connected with another host */
+
+/*
+ * Who carries connections to other hosts and from them. Addresses are of the broker's own network namespace.
+ * Its functions are called by the broker's, and must not call these.
+ */
+struct broker_outside {
+	size_t size; /* sizeof(struct broker_outside) */
+	void *ctx;
+	/* 0: under way; broker_connected() or broker_refuse() follows, unless forget() comes first, which
+	 * gets *user. -errno, with *reason: no. */
+	int (*connect)(void *ctx, struct broker_call *call, const struct sd_addr *local,
+		const struct sd_addr *peer, enum sd_reason *reason, void **user);
+	void (*forget)(void *ctx, void *user); /* the program is gone, and so is the call */
+	/* Somebody has begun to listen there; nobody listens there any more. */
+	void (*listen)(void *ctx, const struct sd_addr *local, unsigned backlog);
+	void (*unlisten)(void *ctx, const struct sd_addr *local);
+};
 
 struct broker_config {
-	size_t size;		  /* sizeof(struct broker_config) */
-	uint32_t max_connections; /* of one user, counting each end; 0: 16384 */
-	unsigned max_class;	  /* of rings, segment.h; 0: 6 (256 KiB) */
+	size_t size;			      /* sizeof(struct broker_config) */
+	uint32_t max_connections;	      /* of one user, counting each end; 0: 16384 */
+	unsigned max_class;		      /* of rings, segment.h; 0: 6 (256 KiB) */
+	const struct broker_outside *outside; /* NULL: there are no other hosts. Outlives the broker */
 };
 
 struct broker_stats {
@@ -46,5 +67,17 @@ unsigned broker_progress(struct broker *b, uint64_t now);
 /* When it has something to do by itself; UINT64_MAX: never. */
 uint64_t broker_deadline(const struct broker *b);
 void broker_stats(const struct broker *b, struct broker_stats *out);
+
+/* --- for the outside --- */
+
+/* It is connected: the program gets one end, the outside the other, which is to be used as end->local and
+ * end->peer say. The call is over, also on an error. */
+int broker_connected(struct broker *b, struct broker_call *call, struct pv_shm_end *end);
+/* It is not; the call is over. */
+void broker_refuse(struct broker *b, struct broker_call *call, int error, enum sd_reason reason);
+/* Another host's peer has connected to local: its end. -ECONNREFUSED: nobody listens there; -EAGAIN: their
+ * backlog is full. */
+int broker_incoming(struct broker *b, const struct sd_addr *local, const struct sd_addr *peer, uint64_t now,
+	struct pv_shm_end *end);
 
 #endif

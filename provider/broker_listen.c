@@ -13,9 +13,10 @@
 
 #include "provider/broker_private.h"
 
-#define QUEUE_BYTES (512 * 1024) /* for the backlogs that are common; the system may give less */
-#define BACKLOG_MAX 4096u
-#define QUEUES_MAX  1024u /* of one address: they are walked */
+#define QUEUE_BYTES	(512 * 1024) /* for the backlogs that are common; the system may give less */
+#define BACKLOG_OUTSIDE 1024u	     /* until they are offered to a queue, which has its own */
+#define BACKLOG_MAX	4096u
+#define QUEUES_MAX	1024u /* of one address: they are walked */
 
 /* --- claims --- */
 
@@ -107,6 +108,8 @@ static struct listener *listener_obtain(struct broker *b, uint64_t netns, const 
 	list_init(&l->queues);
 	list_push_back(bucket(b, netns, a), &l->node);
 	b->stats.listeners++;
+	if (b->cfg.outside && netns == b->netns)
+		b->cfg.outside->listen(b->cfg.outside->ctx, &l->local, BACKLOG_OUTSIDE);
 	return l;
 }
 
@@ -114,6 +117,8 @@ static void listener_release(struct broker *b, struct listener *l)
 {
 	if (!list_empty(&l->queues))
 		return;
+	if (b->cfg.outside && l->netns == b->netns)
+		b->cfg.outside->unlisten(b->cfg.outside->ctx, &l->local);
 	list_remove(&l->node);
 	b->stats.listeners--;
 	free(l);

@@ -68,8 +68,19 @@ struct client {
 	struct grave grave;
 	struct list node;
 	uid_t uid;
+	struct list calls; /* broker_call.node */
 	bool greeted;
 	bool stalled; /* is not heard until it has read its answers */
+};
+
+/* A program's CONNECT that the outside has to answer. */
+struct broker_call {
+	struct list node;
+	struct client *client;
+	struct channel_connect wanted;
+	uint32_t id; /* of the request */
+	int socket;  /* holds the port */
+	void *user;  /* the outside's */
 };
 
 /* Programs that listen on one address. */
@@ -121,6 +132,7 @@ struct stream {
 	 * when that end is gone, of the other. */
 	uid_t payer;
 	bool paid;
+	enum channel_path path;
 	int memory;
 	int socket; /* of end 0: it holds the port */
 	uint64_t netns;
@@ -135,6 +147,10 @@ struct stream {
 
 /* --- broker.c --- */
 
+/* False: the program does not read its answers, and is to be given up. */
+bool answer(struct client *c, struct channel_message *m);
+bool refuse(struct broker *b, struct client *c, uint32_t id, int error, enum sd_reason reason);
+void client_free(struct broker *b, struct client *c);
 int watch_add(struct broker *b, struct watch *w, enum watch_kind kind, int fd, uint32_t events);
 void watch_end(struct broker *b, struct watch *w);
 /* Its other half can pass no descriptors: dropping one might take long. */
@@ -177,6 +193,12 @@ void waste_begin(struct broker *b);
 void waste_end(struct broker *b);
 void waste_close(struct broker *b);
 
+/* --- broker_outside.c --- */
+
+/* The peer is another host's. 0: the call will be answered, and has taken the socket; -errno. */
+int call_outside(struct broker *b, struct client *c, struct channel_message *m, enum sd_reason *reason);
+void calls_forget(struct broker *b, struct client *c);
+
 /* --- broker_listen.c --- */
 
 /* Checks the program's claim and gives it a lease of a queue. 0 and what to send in *answer, whose last
@@ -200,9 +222,14 @@ bool is_bound_to(int socket, const struct sd_addr *name);
 /* --- broker_stream.c --- */
 
 /* Makes a connection and offers it; the socket is the stream's then. Fills in m's descriptors for the program
- * that connects; the caller closes m->fds[0] when it has sent them. */
+ * that connects; the caller closes m->fds[0] when it has sent them. -EHOSTUNREACH: another host's peer. */
 int stream_join(struct broker *b, const struct client *c, const struct channel_connect *m, int socket,
 	uint64_t now, struct channel_message *answer);
+/* A stream whose ends nobody has yet: half[i] are the caller's. It counts for payer. */
+int stream_make(struct broker *b, uint64_t netns, const struct sd_addr *local, const struct sd_addr *peer,
+	uid_t payer, int half[2], struct stream **out);
+/* Offers end 1, whose half is the stream's from then on. */
+int stream_offer(struct broker *b, struct stream *s, struct queue *q, int half, uint64_t now);
 /* The stream that a program's descriptor is an end of; NULL: none. */
 struct end *stream_end_at(struct broker *b, int fd);
 void stream_describe(const struct end *e, struct channel_message *m);

@@ -109,7 +109,7 @@ void stream_describe(const struct end *e, struct channel_message *m)
 
 	*m = (struct channel_message){.stream = {.local = first ? s->local : s->peer,
 					      .peer = first ? s->peer : s->local,
-					      .path = CHANNEL_PATH_SHM,
+					      .path = (uint8_t)s->path,
 					      .end = !first}};
 }
 
@@ -171,31 +171,37 @@ static int offer_to_somebody(struct broker *b, struct stream *s, uint64_t now)
 	return r ? r : offer(b, s, q, now);
 }
 
-/* Programs know by an address whom to trust: it has to be one of the host's. */
-static bool is_local(
-	struct broker *b, const struct channel_connect *m, int socket, uint64_t netns, uint64_t now)
+int stream_make(struct broker *b, uint64_t netns, const struct sd_addr *local, const struct sd_addr *peer,
+	uid_t payer, int half[2], struct stream **out)
 {
-	return kernel_has_address(b, socket, netns, &m->local, now) &&
-	       (sd_addr_same_ip(&m->local, &m->peer) || kernel_has_address(b, socket, netns, &m->peer, now));
+	struct stream *s = stream_new(b);
+	int r = s ? ledger_take(&b->ledger, payer, 2, 0) : -ENOMEM;
+
+	half[0] = half[1] = -1;
+	if (!s)
+		return r;
+	s->netns = netns;
+	s->local = *local;
+	s->peer = *peer;
+	s->payer = payer;
+	s->paid = !r;
+	if (!r)
+		r = segment_create(local, peer, b->cfg.max_class, &s->memory);
+	for (unsigned i = 0; !r && i < 2; i++)
+		r = end_open(b, s, i, &half[i]);
+	if (r) {
+		close_fd(&half[0]);
+		stream_free(b, s);
+		return r;
+	}
+	*out = s;
+	return 0;
 }
 
-static int stream_open(struct broker *b, struct stream *s, const struct client *c, uint64_t now, int *half)
+int stream_offer(struct broker *b, struct stream *s, struct queue *q, int half, uint64_t now)
 {
-	struct queue *q;
-	int r = queue_choose(b, s->netns, &s->peer, &s->local, &q);
-
-	if (!r)
-		r = ledger_take(&b->ledger, c->uid, 2, 0);
-	if (r)
-		return r;
-	s->paid = true;
-	s->payer = c->uid;
-	r = segment_create(&s->local, &s->peer, b->cfg.max_class, &s->memory);
-	if (!r)
-		r = end_open(b, s, 0, half);
-	if (!r)
-		r = end_open(b, s, 1, &s->offered);
-	return r ? r : offer(b, s, q, now);
+	s->offered = half;
+	return offer(b, s, q, now);
 }
 
 int stream_join(struct broker *b, const struct client *c, const struct channel_connect *m, int socket,
@@ -203,25 +209,29 @@ int stream_join(struct broker *b, const struct client *c, const struct channel_c
 {
 	uint64_t netns = netns_of(socket);
 	struct stream *s;
-	int half = -1, r;
+	struct queue *q;
+	int half[2], r;
 
-	if (!netns || !is_bound_to(socket, &m->local) || !is_local(b, m, socket, netns, now))
+	/* Programs know by an address whom to trust: it has to be one of the host's. */
+	if (!netns || !is_bound_to(socket, &m->local) ||
+		!kernel_has_address(b, socket, netns, &m->local, now))
 		return -EACCES;
-	s = stream_new(b);
-	if (!s)
-		return -ENOMEM;
-	s->netns = netns;
-	s->local = m->local;
-	s->peer = m->peer;
-	r = stream_open(b, s, c, now, &half);
+	if (!sd_addr_same_ip(&m->local, &m->peer) && !kernel_has_address(b, socket, netns, &m->peer, now))
+		return -EHOSTUNREACH;
+	r = queue_choose(b, netns, &m->peer, &m->local, &q);
+	if (!r)
+		r = stream_make(b, netns, &m->local, &m->peer, c->uid, half, &s);
+	if (r)
+		return r;
+	r = stream_offer(b, s, q, half[1], now);
 	if (r) {
-		close_fd(&half);
+		close(half[0]);
 		stream_free(b, s);
 		return r;
 	}
 	stream_describe(&s->end[0], answer);
 	answer->type = CHANNEL_CONNECTED;
-	answer->fds[0] = half;
+	answer->fds[0] = half[0];
 	answer->fds[1] = s->memory;
 	answer->fds[2] = s->end[1].watch.fd;
 	answer->n_fds = 3;

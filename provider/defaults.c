@@ -64,3 +64,10 @@ int pv_no_child(struct pv *p)
 {
 	return -ENOTSUP;
 }
+
+void pv_upcall(void *user, unsigned events)
+{
+	struct pv_upcall *u = user;
+
+	u->ready(u, events);
+}

@@ -52,6 +52,12 @@ enum pv_close_mode {
 /* Upcall: the readiness of an endpoint rose (edge). user is the endpoint's. */
 typedef void pv_ready_fn(void *user, unsigned events);
 
+/* For who has endpoints of several kinds: user begins with one of these, and pv_upcall is the upcall. */
+struct pv_upcall {
+	void (*ready)(struct pv_upcall *u, unsigned events);
+};
+void pv_upcall(void *user, unsigned events);
+
 /* Options an endpoint carries. A value below zero: leave as it is. */
 struct pv_options {
 	size_t size;	   /* sizeof(struct pv_options) */

@@ -38,8 +38,16 @@ void pv_ether_describe(const struct pv *p, char *out, size_t len);
 /* Two sockets of one process. Serves the addresses that san serves. */
 int pv_loop_open(struct pv *san, pv_ready_fn *ready, struct pv **out);
 
-/* Programs of this host that have the same daemon, through shared memory. path: the daemon's socket. */
+/* Programs of this host that have the same daemon, through shared memory. path: the daemon's socket; "": for
+ * pv_shm_attach() alone. */
 int pv_shm_open(const char *path, pv_ready_fn *ready, struct pv **out);
+/* An end that needs no asking: the daemon's own. */
+struct pv_shm_end {
+	struct sd_addr local, peer;
+	unsigned end;	      /* 0: it has connected, 1: it accepts with this */
+	int memory, fd, bell; /* as in channel.h; the callee's, also when it fails */
+};
+int pv_shm_attach(struct pv *p, const struct pv_shm_end *end, void *user, struct pv_ep **out);
 /* Is fd the descriptor of such a connection, as take_fd() gives it? Others can make one that looks so. */
 bool pv_shm_is_end(int fd);
 

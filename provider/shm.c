@@ -526,3 +526,29 @@ bool pv_shm_is_end(int fd)
 {
 	return channel_is_end(fd);
 }
+
+static void close_end(const struct pv_shm_end *end)
+{
+	close(end->memory);
+	close(end->fd);
+	close(end->bell);
+}
+
+int pv_shm_attach(struct pv *p, const struct pv_shm_end *end, void *user, struct pv_ep **out)
+{
+	struct shm *x = of(p);
+	struct shm_ep *e = shm_ep_new(x, user);
+	int r = e ? shm_open_events(x) : -ENOMEM;
+
+	if (!r)
+		r = shm_ep_attach(e, end);
+	else
+		close_end(end);
+	if (r) {
+		if (e)
+			shm_ep_free(e);
+		return r;
+	}
+	*out = &e->ep;
+	return 0;
+}

@@ -203,6 +203,25 @@ static void give_up_fd(struct shm_ep *e, int *fd)
 	*fd = -1;
 }
 
+static void close_fds(struct shm_ep *e);
+
+int shm_ep_attach(struct shm_ep *e, const struct pv_shm_end *end)
+{
+	struct channel_message m = {.fds = {end->memory, end->bell},
+		.n_fds = 2,
+		.stream = {.local = end->local, .peer = end->peer, .end = (uint8_t)end->end}};
+	int r;
+
+	e->fd = end->fd;
+	r = open_stream(e, &m, 0);
+	channel_close_fds(&m);
+	if (!r && end->end)
+		segment_accept(&e->seg);
+	if (r)
+		close_fds(e);
+	return r;
+}
+
 static void close_fds(struct shm_ep *e)
 {
 	struct shm *x = shm_of(e);

@@ -105,6 +105,8 @@ void shm_ep_free(struct shm_ep *e);
 void shm_ep_answer(struct shm_ep *e, struct channel_message *m);
 /* In a forked child: an open connection or a listener goes on there. */
 void shm_ep_in_child(struct shm_ep *e);
+/* Opens an end whose descriptors are known. 0 or -errno, and then e is of no use. */
+int shm_ep_attach(struct shm_ep *e, const struct pv_shm_end *end);
 /* One of its descriptors has something to say. */
 void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events);
 /* Has anything changed since the last look? Raises what has. */

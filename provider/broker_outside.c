@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What programs connect to on other hosts, and what comes from there for them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "provider/broker_private.h"
+
+int call_outside(struct broker *b, struct client *c, struct channel_message *m, enum sd_reason *reason)
+{
+	const struct broker_outside *o = b->cfg.outside;
+	struct broker_call *call;
+	int r;
+
+	if (!o || netns_of(m->fds[0]) != b->netns)
+		return -ECONNREFUSED;
+	*reason = SD_REASON_NO_MEMORY;
+	call = calloc(1, sizeof *call);
+	if (!call)
+		return -ENOMEM;
+	call->client = c;
+	call->wanted = m->connect;
+	call->id = m->id;
+	r = o->connect(o->ctx, call, &m->connect.local, &m->connect.peer, reason, &call->user);
+	if (r) {
+		free(call);
+		return r;
+	}
+	call->socket = m->fds[0];
+	m->n_fds = 0;
+	list_push_back(&c->calls, &call->node);
+	return 0;
+}
+
+static void call_free(struct broker_call *call)
+{
+	if (call->socket >= 0)
+		waste_socket(call->socket);
+	list_remove(&call->node);
+	free(call);
+}
+
+void calls_forget(struct broker *b, struct client *c)
+{
+	list_for_each (it, &c->calls) {
+		struct broker_call *call = container_of(it, struct broker_call, node);
+
+		b->cfg.outside->forget(b->cfg.outside->ctx, call->user);
+		call_free(call);
+	}
+}
+
+void broker_refuse(struct broker *b, struct broker_call *call, int error, enum sd_reason reason)
+{
+	struct client *c = call->client;
+	uint32_t id = call->id;
+
+	call_free(call);
+	if (!refuse(b, c, id, error, reason))
+		client_free(b, c);
+}
+
+/* What the outside is to have of end i. */
+static int give_end(const struct stream *s, unsigned i, int half, struct pv_shm_end *out)
+{
+	*out = (struct pv_shm_end){.local = i ? s->peer : s->local,
+		.peer = i ? s->local : s->peer,
+		.end = i,
+		.fd = half,
+		.memory = fcntl(s->memory, F_DUPFD_CLOEXEC, 0),
+		.bell = fcntl(s->end[!i].watch.fd, F_DUPFD_CLOEXEC, 0)};
+	if (out->memory >= 0 && out->bell >= 0)
+		return 0;
+	close(half);
+	if (out->memory >= 0)
+		close(out->memory);
+	if (out->bell >= 0)
+		close(out->bell);
+	return -EMFILE;
+}
+
+static int answer_call(struct broker *b, struct broker_call *call, struct stream *s, int half)
+{
+	struct channel_message m;
+	int r;
+
+	s->path = CHANNEL_PATH_NET;
+	s->socket = call->socket;
+	call->socket = -1;
+	stream_describe(&s->end[0], &m);
+	m.type = CHANNEL_CONNECTED;
+	m.id = call->id;
+	m.fds[0] = half;
+	m.fds[1] = s->memory;
+	m.fds[2] = s->end[1].watch.fd;
+	m.n_fds = 3;
+	r = answer(call->client, &m) ? 0 : -EPIPE;
+	close(half);
+	if (r)
+		client_free(b, call->client);
+	return r;
+}
+
+int broker_connected(struct broker *b, struct broker_call *call, struct pv_shm_end *end)
+{
+	struct stream *s;
+	int half[2], r;
+
+	r = stream_make(b, b->netns, &call->wanted.local, &call->wanted.peer, call->client->uid, half, &s);
+	if (r) {
+		broker_refuse(b, call, r, r == -EDQUOT ? SD_REASON_LIMIT_USER : SD_REASON_NO_MEMORY);
+		return r;
+	}
+	list_remove(&call->node); /* it is not for the client's end to forget it */
+	r = answer_call(b, call, s, half[0]);
+	call_free(call);
+	if (r) {
+		close(half[1]);
+		stream_free(b, s);
+		return r;
+	}
+	b->stats.joined++;
+	return give_end(s, 1, half[1], end);
+}
+
+int broker_incoming(struct broker *b, const struct sd_addr *local, const struct sd_addr *peer, uint64_t now,
+	struct pv_shm_end *end)
+{
+	struct stream *s;
+	struct queue *q;
+	int half[2], r = queue_choose(b, b->netns, local, peer, &q);
+
+	if (r)
+		return r;
+	/* Nobody of this host has asked for it: who listens pays. */
+	r = stream_make(b, b->netns, peer, local, q->owner, half, &s);
+	if (r)
+		return r;
+	s->path = CHANNEL_PATH_NET;
+	r = stream_offer(b, s, q, half[1], now);
+	if (r) {
+		close(half[0]);
+		stream_free(b, s);
+		return r;
+	}
+	b->stats.joined++;
+	return give_end(s, 0, half[0], end);
+}
