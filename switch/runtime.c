@@ -19,6 +19,7 @@
 #include "switch/fdtab.h"
 #include "switch/inherit.h"
 #include "switch/libc.h"
+#include "switch/ports.h"
 #include "switch/process.h"
 #include "switch/sock.h"
 #include "switch/statwrite.h"
@@ -101,48 +102,6 @@ static enum sd_reason load_config(struct cfg *cfg)
 	return cfg->n_ports || cfg->daemon[0] ? SD_REASON_SAN : SD_REASON_NO_PORT;
 }
 
-static int open_ether(const struct cfg *cfg, struct pv **out)
-{
-	struct pv_ether_port ports[CFG_MAX_PORTS];
-	struct pv_ether_config ec = {
-		.size = sizeof ec,
-		.n_ports = cfg->n_ports,
-		.ports = ports,
-		.find_timeout_ns = cfg->find_timeout_ns,
-		.negative_ttl_ns = cfg->negative_ttl_ns,
-		.positive_ttl_ns = cfg->positive_ttl_ns,
-		.crc = cfg->crc,
-		.congestion = cfg->congestion,
-		.window_packets = cfg->window_packets,
-		.ring_min = cfg->ring_min,
-		.ring_max = cfg->ring_max,
-		.dead_timeout_ns = cfg->dead_timeout_ns,
-		.keepalive_ns = cfg->keepalive_ns,
-		.connect_timeout_ns = cfg->connect_timeout_ns,
-	};
-
-	for (unsigned i = 0; i < cfg->n_ports; i++) {
-		const struct cfg_port *c = &cfg->ports[i];
-
-		ports[i] = (struct pv_ether_port){
-			.netdev = c->netdev,
-			.lock_dir = cfg->runtime_dir,
-			.port = {.size = sizeof(struct port_config),
-				.name = c->name,
-				.device = c->device,
-				.mtu = c->mtu,
-				.rx_descriptors = c->rx_descriptors,
-				.tx_descriptors = c->tx_descriptors,
-				.hugepages = c->hugepages,
-				.eal_args = c->eal_args[0] ? c->eal_args : NULL,
-				.faults = {c->loss, c->duplicate, c->reorder, c->corrupt, c->delay_ns,
-					c->jitter_ns, c->rate_bps, c->fault_seed}},
-		};
-		memcpy(ports[i].port.mac, c->mac, sizeof c->mac);
-	}
-	return pv_ether_open(&ec, sw_sock_ready, out);
-}
-
 /* --- birth --- */
 
 static int open_domain(const struct cfg *cfg, struct pv_domain **out)
@@ -162,7 +121,7 @@ static int open_domain(const struct cfg *cfg, struct pv_domain **out)
 /* A port of this process's own, and what goes from it to itself. */
 static int open_embedded(struct sw_runtime *rt)
 {
-	int r = open_ether(rt->cfg, &rt->ether);
+	int r = sw_ports_open(rt->cfg, sw_sock_ready, &rt->ether);
 
 	if (!r)
 		r = pv_loop_open(rt->ether, sw_sock_ready, &rt->loop);

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The provider of the ports that the configuration names: for a program that has ports of its own, and for
+ * the daemon. */
+#ifndef SD_SWITCH_PORTS_H
+#define SD_SWITCH_PORTS_H
+
+#include "config/config.h"
+#include "provider/provider.h"
+
+/* Opens nothing before it is started. 0 or -errno. */
+int sw_ports_open(const struct cfg *cfg, pv_ready_fn *ready, struct pv **out);
+
+#endif
