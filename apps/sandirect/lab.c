@@ -20,6 +20,7 @@
 
 enum {
 	OPT_LINK = 256,
+	OPT_MODE,
 	OPT_MTU,
 	OPT_HUGEPAGES,
 	OPT_LOSS,
@@ -38,6 +39,10 @@ static const struct argp_option up_options[] = {
 		"How the SAN ports are joined: vhost or memif (two hosts, shared memory), veth (frames "
 		"through "
 		"kernel interfaces), udp (the kernel's UDP). Default vhost for two hosts, else veth",
+		0},
+	{"mode", OPT_MODE, "MODE", 0,
+		"Who has a host's SAN port: embedded, the program that uses it (default), or daemon, a "
+		"sandirectd on each host, for any number of programs",
 		0},
 	{"mtu", OPT_MTU, "BYTES", 0, "IP MTU of the SAN (default 1500)", 0},
 	{"hugepages", OPT_HUGEPAGES, "WHEN", 0, "on, off or auto (default): memory of the SAN ports", 0},
@@ -112,6 +117,11 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 		l->link = lab_link_parse(arg);
 		if (l->link == LAB_LINKS)
 			argp_error(state, "--link %s: there are vhost, memif, veth and udp", arg);
+		return 0;
+	case OPT_MODE:
+		l->mode = lab_mode_parse(arg);
+		if (l->mode == LAB_MODES)
+			argp_error(state, "--mode %s: there are embedded and daemon", arg);
 		return 0;
 	case OPT_MTU:
 		l->mtu = (uint16_t)number(state, "--mtu", arg, 1280, 9000);

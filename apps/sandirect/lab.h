@@ -23,6 +23,7 @@
 #define LAB_FAULT_LEN 24
 
 enum lab_link { LAB_VHOST, LAB_MEMIF, LAB_VETH, LAB_UDP, LAB_LINKS };
+enum lab_mode { LAB_EMBEDDED, LAB_DAEMON, LAB_MODES };
 
 struct lab {
 	char runtime_dir[128];
@@ -30,6 +31,7 @@ struct lab {
 	char prefix[32]; /* of the namespaces: sdlab[-NAME] */
 	unsigned hosts;
 	enum lab_link link;
+	enum lab_mode mode; /* who has a host's port: the program that uses it, or a daemon */
 	uint16_t mtu;
 	char hugepages[8];
 	/* faults, in the notation of the configuration; empty: none */
@@ -42,6 +44,8 @@ int lab_init(struct lab *l, const char *name);
 const char *lab_link_name(enum lab_link link);
 /* LAB_LINKS: no such link. */
 enum lab_link lab_link_parse(const char *name);
+const char *lab_mode_name(enum lab_mode mode);
+enum lab_mode lab_mode_parse(const char *name); /* LAB_MODES: no such mode */
 void lab_netns(const struct lab *l, unsigned host, char out[64]);
 /* The namespace that holds the bridges of a lab with more than two hosts. */
 void lab_switch_netns(const struct lab *l, char out[64]);
@@ -54,6 +58,8 @@ int lab_state_write(const struct lab *l);
 int lab_state_read(struct lab *l);
 /* Writes hN.conf. */
 int lab_config_write(const struct lab *l, unsigned host);
+/* Of the host's daemon. */
+void lab_socket(const struct lab *l, unsigned host, char out[PATH_MAX]);
 
 /* These speak to the person; 0 or 1. */
 int lab_up(const struct lab *l);
@@ -61,6 +67,8 @@ int lab_down(const struct lab *l);
 /* The same, but keeps the runtime directory, on which the caller has the lock. */
 int lab_clear(const struct lab *l);
 int lab_status(struct lab *l);
+/* Starts one on each host and waits until they serve. */
+int lab_start_daemons(const struct lab *l);
 /* Replace this process by a program on a host: on its kernel's sockets, or over the switch. */
 struct run_options;
 int lab_exec(struct lab *l, const char *host, char **argv);

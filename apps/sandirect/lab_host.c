@@ -119,8 +119,8 @@ int lab_status(struct lab *l)
 	if (rc < 0)
 		files = NULL;
 	p = (struct programs){files, rc < 0 ? 0 : (unsigned)rc};
-	printf("%u hosts, link %s, mtu %u, configuration in %s\n", l->hosts, lab_link_name(l->link), l->mtu,
-		l->dir);
+	printf("%u hosts, link %s, mtu %u, %s, configuration in %s\n", l->hosts, lab_link_name(l->link),
+		l->mtu, lab_mode_name(l->mode), l->dir);
 	for (unsigned i = 1; i <= l->hosts; i++)
 		show_host(l, i, &p);
 	stat_free_all(files, p.n_files);

@@ -10,6 +10,7 @@
 #include "lab.h"
 
 static const char *const link_names[LAB_LINKS] = {"vhost", "memif", "veth", "udp"};
+static const char *const mode_names[LAB_MODES] = {"embedded", "daemon"};
 
 const char *lab_link_name(enum lab_link link)
 {
@@ -23,6 +24,20 @@ enum lab_link lab_link_parse(const char *name)
 	while (i < LAB_LINKS && strcmp(name, link_names[i]))
 		i++;
 	return (enum lab_link)i;
+}
+
+const char *lab_mode_name(enum lab_mode mode)
+{
+	return mode_names[mode];
+}
+
+enum lab_mode lab_mode_parse(const char *name)
+{
+	unsigned i = 0;
+
+	while (i < LAB_MODES && strcmp(name, mode_names[i]))
+		i++;
+	return (enum lab_mode)i;
 }
 
 int lab_init(struct lab *l, const char *name)
@@ -79,13 +94,14 @@ int lab_state_write(const struct lab *l)
 	f = fopen(path, "we");
 	if (!f)
 		return -errno;
-	fprintf(f, "hosts %u\nlink %s\nmtu %u\n", l->hosts, link_names[l->link], l->mtu);
+	fprintf(f, "hosts %u\nlink %s\nmtu %u\nmode %s\n", l->hosts, link_names[l->link], l->mtu,
+		mode_names[l->mode]);
 	return fclose(f) ? -errno : 0;
 }
 
 int lab_state_read(struct lab *l)
 {
-	char path[PATH_MAX], link[16];
+	char path[PATH_MAX], link[16], mode[16];
 	unsigned hosts, mtu;
 	FILE *f;
 	int n;
@@ -94,14 +110,15 @@ int lab_state_read(struct lab *l)
 	f = fopen(path, "re");
 	if (!f)
 		return -errno;
-	n = fscanf(f, "hosts %u link %15s mtu %u", &hosts, link, &mtu);
+	n = fscanf(f, "hosts %u link %15s mtu %u mode %15s", &hosts, link, &mtu, mode);
 	fclose(f);
-	if (n != 3 || !hosts || hosts > LAB_MAX_HOSTS || mtu > UINT16_MAX ||
-		lab_link_parse(link) == LAB_LINKS)
+	if (n != 4 || !hosts || hosts > LAB_MAX_HOSTS || mtu > UINT16_MAX ||
+		lab_link_parse(link) == LAB_LINKS || lab_mode_parse(mode) == LAB_MODES)
 		return -EINVAL;
 	l->hosts = hosts;
 	l->mtu = (uint16_t)mtu;
 	l->link = lab_link_parse(link);
+	l->mode = lab_mode_parse(mode);
 	return 0;
 }
 
@@ -140,7 +157,7 @@ int lab_config_write(const struct lab *l, unsigned host)
 	} faults[] = {{"loss", l->loss}, {"duplicate", l->duplicate}, {"reorder", l->reorder},
 		{"corrupt", l->corrupt}, {"delay", l->delay}, {"jitter", l->jitter}, {"rate", l->rate},
 		{"seed", l->seed}};
-	char name[32], path[PATH_MAX];
+	char name[32], path[PATH_MAX], socket[PATH_MAX];
 	FILE *f;
 
 	snprintf(name, sizeof name, "h%u.conf", host);
@@ -148,9 +165,13 @@ int lab_config_write(const struct lab *l, unsigned host)
 	f = fopen(path, "we");
 	if (!f)
 		return -errno;
-	fprintf(f, "# Host h%u, written by `sandirect lab up`.\n[global]\nruntime_dir = %s\n\n", host,
+	fprintf(f, "# Host h%u, written by `sandirect lab up`.\n[global]\nruntime_dir = %s\n", host,
 		l->runtime_dir);
-	fprintf(f, "[port san0]\nnetdev = san0\nmtu = %u\nhugepages = %s\n", l->mtu, l->hugepages);
+	if (l->mode == LAB_DAEMON) {
+		lab_socket(l, host, socket);
+		fprintf(f, "daemon = %s\n", socket);
+	}
+	fprintf(f, "\n[port san0]\nnetdev = san0\nmtu = %u\nhugepages = %s\n", l->mtu, l->hugepages);
 	write_device(l, host, f);
 	for (unsigned i = 0; i < sizeof faults / sizeof *faults; i++)
 		if (*faults[i].value)

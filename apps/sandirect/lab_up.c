@@ -159,6 +159,8 @@ static int build(const struct lab *l)
 	for (unsigned i = l->hosts == 2; i <= l->hosts; i++)
 		if (wait_for_links(l, i))
 			return -1;
+	if (l->mode == LAB_DAEMON && lab_start_daemons(l))
+		return -1;
 	return make_state(l);
 }
 

@@ -25,6 +25,12 @@ static const char *const backend_places[MAX_PLACES] = {
 	SANDIRECT_PREFIX "/" SANDIRECT_LIBDIR "/libsandirect-dpdk.so",
 };
 
+static const char *const daemon_places[MAX_PLACES] = {
+	"sandirectd",
+	"../sbin/sandirectd",
+	SANDIRECT_PREFIX "/sbin/sandirectd",
+};
+
 static int own_dir(char *out, size_t len)
 {
 	ssize_t n = readlink("/proc/self/exe", out, len - 1);
@@ -66,4 +72,9 @@ int locate_library(char *out, size_t len)
 int locate_backend(char *out, size_t len)
 {
 	return locate(backend_places, out, len);
+}
+
+int locate_daemon(char *out, size_t len)
+{
+	return locate(daemon_places, out, len);
 }

@@ -11,5 +11,7 @@
 int locate_library(char *out, size_t len);
 /* The same for libsandirect-dpdk.so, which libsandirect.so opens when a port needs it. */
 int locate_backend(char *out, size_t len);
+/* The same for sandirectd. */
+int locate_daemon(char *out, size_t len);
 
 #endif

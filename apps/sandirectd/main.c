@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * sandirectd: brings the programs of this host together (provider/broker.h). It opens its socket, gives up
- * its rights, and waits; connections that it has made go on without it.
+ * sandirectd: brings the programs of this host together and connects them with other hosts. It opens its
+ * socket and its ports, gives up its rights, and serves; connections inside the host go on without it.
  */
 #include <argp.h>
 #include <errno.h>
 #include <grp.h>
-#include <poll.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,18 +15,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/log.h"
+#include "config/config.h"
 #include "door.h"
 #include "notify.h"
-#include "provider/broker.h"
+#include "service.h"
 
 #define DEFAULT_SOCKET "/run/sandirect/sandirectd.sock"
 /* Descriptors are what a connection costs the daemon: five each. */
 #define WANTED_FILES (1u << 20)
 
 struct options {
-	const char *socket, *user;
+	const char *config, *socket, *user;
 	unsigned max_connections;
 	bool verbose;
 };
@@ -35,7 +34,8 @@ struct options {
 const char *argp_program_version = "sandirectd " SANDIRECT_VERSION;
 
 static const struct argp_option arguments[] = {
-	{"socket", 's', "PATH", 0, "where programs call (" DEFAULT_SOCKET ")", 0},
+	{"config", 'c', "FILE", 0, "ports and transport (as programs, sandirect.conf(5))", 0},
+	{"socket", 's', "PATH", 0, "where programs call (the file's daemon, or " DEFAULT_SOCKET ")", 0},
 	{"user", 'u', "NAME", 0,
 		"whose rights to go on with once the socket is open (nobody, if started as root)", 0},
 	{"max-connections", 'm', "N", 0, "of one user; each end counts (16384)", 0},
@@ -49,6 +49,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	char *end;
 
 	switch (key) {
+	case 'c':
+		o->config = arg;
+		return 0;
 	case 's':
 		if (*arg != '/')
 			argp_error(state, "--socket %s: an absolute path is wanted", arg);
@@ -123,85 +126,71 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-static void tell(const struct broker *b)
-{
-	struct broker_stats s;
-
-	broker_stats(b, &s);
-	sd_info("%lu programs, %lu listeners, %lu connections; %lu made, %lu refused, %lu offered again, %lu "
-		"bad "
-		"messages",
-		s.clients, s.listeners, s.streams, s.joined, s.refused, s.offered_again, s.bad_messages);
-}
-
-/* True: to end. */
-static bool on_signal(int fd, const struct broker *b)
+/* False: to end. */
+static bool on_signals(struct service *s, int fd)
 {
 	struct signalfd_siginfo info;
 
 	while (read(fd, &info, sizeof info) == sizeof info) {
 		if (info.ssi_signo != SIGUSR1)
-			return true;
-		tell(b);
+			return false;
+		service_tell(s);
 	}
-	return false;
+	return true;
 }
 
-static int until_due(const struct broker *b)
+/* Ports and transport are the file's; where to listen is the command line's, then the file's. */
+static int load(struct options *o, struct cfg *cfg)
 {
-	uint64_t due = broker_deadline(b), now = sd_clock_ns(), ms;
+	char err[CFG_ERR_LEN];
+	int r = o->config ? cfg_load_file(cfg, o->config, err, sizeof err) : cfg_load(cfg, err, sizeof err);
 
-	if (due == UINT64_MAX)
-		return -1;
-	ms = due > now ? (due - now) / SD_MS + 1 : 0;
-	return ms < 60000 ? (int)ms : 60000;
-}
-
-static void serve(struct broker *b, int signals)
-{
-	struct pollfd p[] = {{.fd = broker_fd(b), .events = POLLIN}, {.fd = signals, .events = POLLIN}};
-
-	for (;;) {
-		if (poll(p, 2, until_due(b)) < 0 && errno != EINTR)
-			return;
-		if (p[1].revents && on_signal(signals, b))
-			return;
-		broker_progress(b, sd_clock_ns());
+	if (r) {
+		sd_error("%s", err);
+		return r;
 	}
+	if (!o->socket)
+		o->socket = cfg->daemon[0] ? cfg->daemon : DEFAULT_SOCKET;
+	if (!o->verbose)
+		sd_log_open(cfg->log_level, NULL, NULL);
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
 	static const struct argp argp = {arguments, parse, NULL,
-		"Joins the TCP connections between programs of this host that are started with `sandirect "
-		"run`.\v"
+		"Carries the TCP connections of programs that are started with `sandirect run`: through "
+		"shared "
+		"memory inside this host, through its ports to others.\v"
 		"It stays in the foreground and logs to standard error. SIGUSR1 makes it log what it has; "
 		"SIGTERM "
-		"ends it, and the connections it has made go on."};
-	struct options o = {.socket = DEFAULT_SOCKET};
-	struct broker_config cfg = {.size = sizeof cfg};
-	struct broker *b;
+		"ends it, and connections inside the host go on."};
+	static struct cfg cfg;
+	struct options o = {0};
+	struct service_config sc = {.cfg = &cfg};
+	struct service *s;
 	int door, signals, r;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
 	sd_log_open(o.verbose ? SD_LOG_DEBUG : SD_LOG_INFO, NULL, NULL);
+	if (load(&o, &cfg))
+		return 1;
 	want_files();
 	signals = open_signals();
+	sc.max_connections = o.max_connections;
+	/* Who reaches the door finds somebody behind it. */
+	if (service_open(&sc, &s))
+		return 1;
 	door = door_open(o.socket);
 	if (door < 0 || drop_rights(o.user))
 		return 1;
-	cfg.max_connections = o.max_connections;
-	r = broker_open(&cfg, door, &b);
-	if (r) {
-		sd_error("cannot start: %s", strerror(-r));
-		return 1;
-	}
 	sd_info("ready at %s", o.socket);
 	notify("READY=1");
-	serve(b, signals);
+	r = service_run(s, door, signals, on_signals);
 	notify("STOPPING=1");
-	tell(b);
-	broker_close(b);
-	/* It may be another daemon's by now: that one took the name over. */
-	return 0;
+	if (!r)
+		service_tell(s);
+	service_close(s);
+	/* The socket's name may be another daemon's by now: that one took it over. */
+	return r ? 1 : 0;
 }
