@@ -150,12 +150,28 @@ static void settle(struct bridge *b, struct broker *broker, struct wire *w)
 
 /* --- inwards --- */
 
+static struct wire *listener_at(struct bridge *b, const struct sd_addr *local)
+{
+	list_for_each (it, &b->listeners) {
+		struct wire *w = container_of(it, struct wire, node);
+
+		if (sd_addr_equal(&w->local, local))
+			return w;
+	}
+	return NULL;
+}
+
 static void bridge_listen(void *ctx, const struct sd_addr *local, unsigned backlog)
 {
 	struct bridge *b = ctx;
-	struct wire *w;
+	struct wire *w = listener_at(b, local);
 	int r;
 
+	if (w) {
+		w->ep->ops->set_backlog(w->ep, backlog);
+		is_due(&w->upcall, 0);
+		return;
+	}
 	if (!b->san->ops->serves(b->san, local))
 		return;
 	w = wire_new(b, &b->listeners);
@@ -171,14 +187,18 @@ static void bridge_listen(void *ctx, const struct sd_addr *local, unsigned backl
 
 static void bridge_unlisten(void *ctx, const struct sd_addr *local)
 {
-	struct bridge *b = ctx;
+	struct wire *w = listener_at(ctx, local);
 
-	list_for_each (it, &b->listeners) {
-		struct wire *w = container_of(it, struct wire, node);
+	if (w)
+		wire_cut(w);
+}
 
-		if (sd_addr_equal(&w->local, local))
-			wire_cut(w);
-	}
+static void bridge_room(void *ctx, const struct sd_addr *local)
+{
+	struct wire *w = listener_at(ctx, local);
+
+	if (w)
+		is_due(&w->upcall, 0);
 }
 
 static void accept_all(struct bridge *b, struct broker *broker, struct wire *w)
@@ -188,6 +208,9 @@ static void accept_all(struct bridge *b, struct broker *broker, struct wire *w)
 	struct pv_ep *ep;
 
 	for (unsigned i = 0; i < TURN; i++) {
+		/* What finds no room waits in the backlog of the wire, which refuses what is too much. */
+		if (!broker_has_room(broker, &w->local))
+			return;
 		if (w->ep->ops->accept(w->ep, &w->upcall, &ep))
 			return;
 		ep->ops->info(ep, &info);
@@ -235,6 +258,7 @@ int bridge_open(struct pv *san, struct pv *shm, struct bridge **out)
 		.connect = bridge_connect,
 		.forget = bridge_forget,
 		.listen = bridge_listen,
+		.room = bridge_room,
 		.unlisten = bridge_unlisten};
 	list_init(&b->calls);
 	list_init(&b->listeners);

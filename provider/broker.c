@@ -379,13 +379,13 @@ unsigned broker_progress(struct broker *b, uint64_t now)
 
 	if (n > 0 || due)
 		waste_begin(b);
+	else
+		waste_idle(b);
 	for (int i = 0; i < n; i++)
 		work += on_event(b, ev[i].data.ptr, ev[i].events, now);
 	if (due)
 		streams_timeout(b, now);
 	bury(b);
-	if (n > 0 || due)
-		waste_end(b);
 	if (!list_empty(&b->waste))
 		waste_collect(b);
 	return work;

@@ -13,11 +13,18 @@
  * stops listening, another one that listens there is offered it. The mark in the segment sees to it that one
  * takes it.
  *
- * One thread. Errors are 0 or -errno.
+ * Programs are not trusted, and their users not with each other. A user has a number of connections; each
+ * counts twice for whoever has connected and, when that end is gone, for whoever has accepted. A program
+ * that is connected to the broker and one that listens count once. What counts once costs the broker at most
+ * four descriptors.
+ *
+ * One thread, which gets SIGVTALRM: programs can prepare descriptors so that closing them takes long, and a
+ * signal ends it. Errors are 0 or -errno.
  */
 #ifndef SD_PROVIDER_BROKER_H
 #define SD_PROVIDER_BROKER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,8 +45,10 @@ struct broker_outside {
 	int (*connect)(void *ctx, struct broker_call *call, const struct sd_addr *local,
 		const struct sd_addr *peer, enum sd_reason *reason, void **user);
 	void (*forget)(void *ctx, void *user); /* the program is gone, and so is the call */
-	/* Somebody has begun to listen there; nobody listens there any more. */
+	/* Somebody has begun to listen there, has another backlog, or has room in it again; nobody listens
+	 * there any more. */
 	void (*listen)(void *ctx, const struct sd_addr *local, unsigned backlog);
+	void (*room)(void *ctx, const struct sd_addr *local);
 	void (*unlisten)(void *ctx, const struct sd_addr *local);
 };
 
@@ -75,6 +84,8 @@ void broker_stats(const struct broker *b, struct broker_stats *out);
 int broker_connected(struct broker *b, struct broker_call *call, struct pv_shm_end *end);
 /* It is not; the call is over. */
 void broker_refuse(struct broker *b, struct broker_call *call, int error, enum sd_reason reason);
+/* Has any backlog room of those that listen at local, as listen() was told of it? */
+bool broker_has_room(struct broker *b, const struct sd_addr *local);
 /* Another host's peer has connected to local: its end. -ECONNREFUSED: nobody listens there; -EAGAIN: their
  * backlog is full. */
 int broker_incoming(struct broker *b, const struct sd_addr *local, const struct sd_addr *peer, uint64_t now,

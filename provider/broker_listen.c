@@ -13,10 +13,9 @@
 
 #include "provider/broker_private.h"
 
-#define QUEUE_BYTES	(512 * 1024) /* for the backlogs that are common; the system may give less */
-#define BACKLOG_OUTSIDE 1024u	     /* until they are offered to a queue, which has its own */
-#define BACKLOG_MAX	4096u
-#define QUEUES_MAX	1024u /* of one address: they are walked */
+#define QUEUE_BYTES (512 * 1024) /* for the backlogs that are common; the system may give less */
+#define BACKLOG_MAX 4096u
+#define QUEUES_MAX  1024u /* of one address: they are walked */
 
 /* --- claims --- */
 
@@ -108,8 +107,6 @@ static struct listener *listener_obtain(struct broker *b, uint64_t netns, const 
 	list_init(&l->queues);
 	list_push_back(bucket(b, netns, a), &l->node);
 	b->stats.listeners++;
-	if (b->cfg.outside && netns == b->netns)
-		b->cfg.outside->listen(b->cfg.outside->ctx, &l->local, BACKLOG_OUTSIDE);
 	return l;
 }
 
@@ -185,11 +182,31 @@ int queue_choose(struct broker *b, uint64_t netns, const struct sd_addr *local, 
 	return -ECONNREFUSED;
 }
 
+bool broker_has_room(struct broker *b, const struct sd_addr *local)
+{
+	const struct listener *l = listener_find(b, b->netns, local);
+
+	if (!l)
+		return false;
+	list_for_each (it, &l->queues) {
+		if (has_room(container_of(it, struct queue, node)))
+			return true;
+	}
+	return false;
+}
+
 /* --- queues --- */
 
 static uint32_t limited(uint32_t backlog)
 {
 	return backlog < 1 ? 1 : backlog < BACKLOG_MAX ? backlog : BACKLOG_MAX;
+}
+
+static void set_backlog(struct broker *b, struct queue *q, uint32_t backlog)
+{
+	q->backlog = limited(backlog);
+	if (b->cfg.outside && q->listener->netns == b->netns)
+		b->cfg.outside->listen(b->cfg.outside->ctx, &q->listener->local, q->backlog);
 }
 
 static struct queue *queue_find(struct listener *l, uint64_t cookie)
@@ -327,7 +344,7 @@ int listener_add(struct broker *b, const struct client *c, const struct channel_
 		}
 		return r;
 	}
-	q->backlog = limited(m->backlog);
+	set_backlog(b, q, m->backlog);
 	answer->fds[0] = q->half;
 	if (q->socket < 0 && !kernel_knows(b, netns)) {
 		q->socket = *socket;
@@ -343,7 +360,7 @@ bool queue_hear(struct broker *b, struct queue *q)
 	int r = channel_recv_for(q->watch.fd, &m, &w.channel);
 
 	if (!r && m.type == CHANNEL_BACKLOG)
-		q->backlog = limited(m.backlog.backlog);
+		set_backlog(b, q, m.backlog.backlog);
 	b->stats.bad_messages += r == -EPROTO;
 	waste_message(b, q->owner, &m);
 	return r != -ECONNRESET;

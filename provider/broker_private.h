@@ -60,7 +60,7 @@ struct broker {
 	struct local locals[BROKER_LOCALS];
 	struct list waste;
 	timer_t timer;
-	bool timed;
+	bool timed, ticks;
 };
 
 struct client {
@@ -188,9 +188,10 @@ void waste_message(struct broker *b, uid_t uid, struct channel_message *m);
 /* Should no more be taken from this user for now? */
 bool waste_is_too_much(const struct broker *b, uid_t uid);
 void waste_collect(struct broker *b);
-/* Between them this thread waits for nothing longer than some milliseconds. */
+/* From the one to the other this thread waits for nothing longer than some milliseconds. While there is much
+ * to do it stays so: a signal now and then is cheaper than the timer's beginnings and ends. */
 void waste_begin(struct broker *b);
-void waste_end(struct broker *b);
+void waste_idle(struct broker *b);
 void waste_close(struct broker *b);
 
 /* --- broker_outside.c --- */

@@ -327,6 +327,15 @@ static void pass_on(struct broker *b, struct stream *s)
 	s->payer = heir;
 }
 
+static void accepted(struct broker *b, struct stream *s)
+{
+	const struct listener *l = s->queue ? s->queue->listener : NULL;
+
+	no_longer_pending(s);
+	if (l && b->cfg.outside && l->netns == b->netns)
+		b->cfg.outside->room(b->cfg.outside->ctx, &l->local);
+}
+
 void end_event(struct broker *b, struct end *e, uint32_t events)
 {
 	struct stream *s = e->stream;
@@ -334,7 +343,7 @@ void end_event(struct broker *b, struct end *e, uint32_t events)
 	if (events & EPOLLIN) {
 		drain(e->watch.fd);
 		if (e == &s->end[1])
-			no_longer_pending(s);
+			accepted(b, s);
 	}
 	if (!(events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)))
 		return;

@@ -160,9 +160,16 @@ static void on_signal(int number)
 {
 }
 
+static void set_timer(struct broker *b, long ns)
+{
+	const struct itimerspec t = {.it_value.tv_nsec = ns, .it_interval.tv_nsec = ns};
+
+	timer_settime(b->timer, 0, &t, NULL);
+	b->ticks = ns != 0;
+}
+
 void waste_begin(struct broker *b)
 {
-	const struct itimerspec t = {.it_value.tv_nsec = PATIENCE_NS, .it_interval.tv_nsec = PATIENCE_NS};
 	struct sigevent e = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = BROKER_SIGNAL};
 	struct sigaction action = {.sa_handler = on_signal};
 
@@ -171,14 +178,14 @@ void waste_begin(struct broker *b)
 		b->timed = !sigaction(BROKER_SIGNAL, &action, NULL) &&
 			   !timer_create(CLOCK_MONOTONIC, &e, &b->timer);
 	}
-	if (b->timed)
-		timer_settime(b->timer, 0, &t, NULL);
+	if (b->timed && !b->ticks)
+		set_timer(b, PATIENCE_NS);
 }
 
-void waste_end(struct broker *b)
+void waste_idle(struct broker *b)
 {
-	if (b->timed)
-		timer_settime(b->timer, 0, &(struct itimerspec){0}, NULL);
+	if (b->ticks)
+		set_timer(b, 0);
 }
 
 void waste_close(struct broker *b)

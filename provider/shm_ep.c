@@ -75,7 +75,9 @@ static void note_end(struct shm_ep *e)
 
 	if (e->ended && !segment_is_accepted(&e->seg))
 		fail(e, -ECONNRESET); /* nobody was there to take it */
-	if (heard & SEGMENT_RESET || (!(heard & SEGMENT_CLOSED) && e->ended && segment_unread(&e->seg) > 0))
+	if (heard & SEGMENT_RESET)
+		fail(e, heard & SEGMENT_FIN ? -EPIPE : -ECONNRESET); /* as in CLOSE_WAIT */
+	else if ((!(heard & SEGMENT_CLOSED) && e->ended && segment_unread(&e->seg) > 0))
 		fail(e, -ECONNRESET);
 }
 

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "contract.h"
 #include "hosts.h"
+#include "provider/bridge.h"
 #include "provider/broker.h"
 #include "provider/ether_private.h"
 
@@ -156,6 +157,146 @@ static int open_shm(struct world *w, pv_ready_fn *ready)
 	return 0;
 }
 
+/* --- two daemons --- */
+
+/* A host's daemon in a thread of its own, with a UDP port, and its programs' provider. */
+static struct daemon_host {
+	unsigned host;
+	char path[64];
+	pthread_t thread;
+	_Atomic int state; /* 1: serves, -1: failed, 2: is to end */
+	struct pv *programs;
+	struct pv_ops ops; /* those of programs, on this host */
+	const struct pv_ops *inner;
+} daemons[2] = {{.host = 0}, {.host = 1}};
+
+static struct daemon_host *daemon_of(const struct pv *p)
+{
+	return p == daemons[0].programs ? &daemons[0] : &daemons[1];
+}
+
+static int daemon_open(struct daemon_host *h, struct pv_domain **d, struct bridge **bridge, struct broker **b)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	const struct pv_domain_config dc = {.size = sizeof dc};
+	struct broker_config bc = {.size = sizeof bc};
+	struct pv_ether_port port = {.port = {.size = sizeof port.port,
+					     .name = "udp",
+					     .device = "udp",
+					     .udp_bind = hosts_addr(h->host, 4, 7747)},
+		.netdev = HOSTS_NETDEV};
+	const struct pv_ether_config ec = {.size = sizeof ec,
+		.n_ports = 1,
+		.ports = &port,
+		.find_timeout_ns = SD_S,
+		.connect_timeout_ns = 4 * SD_S,
+		.dead_timeout_ns = 10 * SD_S};
+	struct pv *ether, *shm;
+	int fd;
+
+	hosts_enter(h->host);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	strcpy(a.sun_path, h->path);
+	if (pv_domain_open(&dc, d) || !pv_enter(*d) || pv_ether_open(&ec, pv_upcall, &ether) ||
+		pv_shm_open("", pv_upcall, &shm) || pv_domain_add(*d, shm) || pv_domain_add(*d, ether) ||
+		ether->ops->start(ether) != SD_REASON_SAN || bridge_open(ether, shm, bridge))
+		return -1;
+	bc.outside = bridge_outside(*bridge);
+	return bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 16) || broker_open(&bc, fd, b);
+}
+
+static void *run_daemon(void *arg)
+{
+	struct daemon_host *h = arg;
+	struct pv_domain *d;
+	struct bridge *bridge;
+	struct broker *b;
+	struct pollfd p;
+
+	h->state = daemon_open(h, &d, &bridge, &b) ? -1 : 1;
+	while (h->state == 1) {
+		unsigned n = pv_progress(d) + broker_progress(b, sd_clock_ns()) + bridge_progress(bridge, b);
+
+		p = (struct pollfd){.fd = broker_fd(b), .events = POLLIN};
+		if (!n)
+			pv_sleep(d, pv_waiter_self(d), &p, 1, sd_clock_ns() + 10 * SD_MS, NULL);
+	}
+	if (h->state < 0)
+		return NULL;
+	broker_close(b);
+	bridge_close(bridge);
+	pv_leave(d);
+	pv_domain_drain(d, 0);
+	return NULL;
+}
+
+/* That of the test before. */
+static void end_daemon(struct daemon_host *h)
+{
+	if (h->state != 1)
+		return;
+	h->state = 2;
+	pthread_join(h->thread, NULL);
+	h->state = 0;
+}
+
+static int connect_on_host(struct pv *p, int socket, const struct sd_addr *local, const struct sd_addr *peer,
+	void *user, struct pv_ep **out)
+{
+	hosts_enter(daemon_of(p)->host);
+	return daemon_of(p)->inner->connect(p, socket, local, peer, user, out);
+}
+
+static int listen_on_host(struct pv *p, int socket, const struct sd_addr *local, unsigned backlog, void *user,
+	struct pv_ep **out)
+{
+	hosts_enter(daemon_of(p)->host);
+	return daemon_of(p)->inner->listen(p, socket, local, backlog, user, out);
+}
+
+static enum sd_reason route_on_host(struct pv *p, const struct sd_addr *peer, struct sd_addr *local)
+{
+	hosts_enter(daemon_of(p)->host);
+	return daemon_of(p)->inner->route(p, peer, local);
+}
+
+static int open_daemon_host(struct world *w, struct daemon_host *h, const char *dir, pv_ready_fn *ready)
+{
+	snprintf(h->path, sizeof h->path, "%s/%u", dir, h->host);
+	if (pthread_create(&h->thread, NULL, run_daemon, h))
+		return -1;
+	while (!h->state)
+		usleep(1000);
+	if (h->state < 0 || pv_shm_open(h->path, ready, &h->programs) ||
+		pv_domain_add(w->domain, h->programs))
+		return -1;
+	h->inner = h->programs->ops;
+	h->ops = *h->inner;
+	h->ops.connect = connect_on_host;
+	h->ops.listen = listen_on_host;
+	h->ops.route = route_on_host;
+	h->programs->ops = &h->ops;
+	hosts_enter(h->host);
+	if (h->programs->ops->start(h->programs) != SD_REASON_SAN)
+		return -1;
+	return unlink(h->path);
+}
+
+static int open_daemons(struct world *w, pv_ready_fn *ready)
+{
+	char dir[] = "/tmp/sandirect-daemons-XXXXXX";
+
+	set_addresses(w, 0, 1);
+	end_daemon(&daemons[0]);
+	end_daemon(&daemons[1]);
+	if (!mkdtemp(dir) || open_daemon_host(w, &daemons[0], dir, ready) ||
+		open_daemon_host(w, &daemons[1], dir, ready))
+		return -1;
+	w->client = daemons[0].programs;
+	w->server = daemons[1].programs;
+	return rmdir(dir);
+}
+
 static struct world worlds[] = {
 	{.name = "tcp", .open = open_tcp, .is_tcp = true, .families = V4 | V6, .no_listener = SD_REASON_SAN},
 	{.name = "loop",
@@ -170,6 +311,12 @@ static struct world worlds[] = {
 		.keeps_backlog = true,
 		.families = V4 | V6,
 		.no_listener = SD_REASON_LOCAL},
+	{.name = "daemons",
+		.open = open_daemons,
+		.in_process = true, /* so it is for the programs: nothing to hold back, no packets */
+		.keeps_backlog = true,
+		.families = V4,
+		.no_listener = SD_REASON_PEER_NO_LISTENER},
 	{.name = "sim",
 		.open = open_sim,
 		.keeps_backlog = true,
@@ -204,6 +351,6 @@ int main(int argc, char **argv)
 		if (argc == 2 && !strcmp(worlds[i].name, argv[1]))
 			return contract_run(&worlds[i]);
 	}
-	fprintf(stderr, "usage: %s tcp|loop|shm|sim|lossy|udp4|udp6\n", argv[0]);
+	fprintf(stderr, "usage: %s tcp|loop|shm|daemons|sim|lossy|udp4|udp6\n", argv[0]);
 	return 2;
 }
