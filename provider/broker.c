@@ -28,6 +28,7 @@
 /* Answers that a program has not read: some tens. It is heard again when most of them are. */
 #define ANSWER_BYTES (32 * 1024)
 #define UNREAD_BYTES (ANSWER_BYTES / 2)
+#define STALLED_NS   (30 * SD_S)
 
 /* --- what is watched --- */
 
@@ -50,6 +51,15 @@ void watch_end(struct broker *b, struct watch *w)
 	w->fd = -1;
 }
 
+void watch_drain(struct watch *w)
+{
+	char waste[64];
+
+	/* A read ends where descriptors are, and then there may be more. */
+	while (recv(w->fd, waste, sizeof waste, MSG_DONTWAIT) > 0)
+		;
+}
+
 void watch_refuse_fds(int fd)
 {
 	int off = 0;
@@ -65,6 +75,7 @@ void client_free(struct broker *b, struct client *c)
 	calls_forget(b, c);
 	watch_end(b, &c->watch);
 	list_remove(&c->node);
+	list_remove(&c->stalled);
 	ledger_give(&b->ledger, c->uid, 1, 0);
 	die(b, &c->grave, c);
 	b->stats.clients--;
@@ -84,6 +95,7 @@ static void greet(struct broker *b, int fd)
 		return;
 	}
 	c->uid = cred.uid;
+	list_init(&c->stalled);
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
 	if (watch_add(b, &c->watch, WATCH_CLIENT, fd, EPOLLIN)) {
 		ledger_give(&b->ledger, cred.uid, 1, 0);
@@ -303,21 +315,38 @@ static unsigned on_client(struct broker *b, struct client *c, uint32_t events, u
 		client_free(b, c);
 		return 1;
 	}
-	if (c->stalled == reads) {
-		c->stalled = !reads;
-		watch_for(b, &c->watch, reads ? EPOLLIN : EPOLLOUT);
+	if (reads && !list_empty(&c->stalled)) {
+		list_remove(&c->stalled);
+		watch_for(b, &c->watch, EPOLLIN);
+	} else if (!reads && list_empty(&c->stalled)) {
+		c->give_up_at = now + STALLED_NS;
+		list_push_back(&b->stalled, &c->stalled);
+		watch_for(b, &c->watch, EPOLLOUT);
 	}
 	return reads ? serve(b, c, now) : 0;
 }
 
+static uint64_t stalled_deadline(const struct broker *b)
+{
+	return list_empty(&b->stalled) ? UINT64_MAX
+				       : container_of(b->stalled.next, struct client, stalled)->give_up_at;
+}
+
+static void give_up_stalled(struct broker *b, uint64_t now)
+{
+	while (now >= stalled_deadline(b))
+		client_free(b, container_of(b->stalled.next, struct client, stalled));
+}
+
 /* --- events --- */
 
-/* Nothing is ever said on it: it has hung up. */
-static void on_lease(struct broker *b, struct lease *l, uint64_t now)
+static void on_lease(struct broker *b, struct lease *l, uint32_t events, uint64_t now)
 {
 	struct queue *q = l->queue;
 
-	if (!lease_end(b, l))
+	if (events & EPOLLIN)
+		watch_drain(&l->watch);
+	if (!(events & (EPOLLHUP | EPOLLERR)) || !lease_end(b, l))
 		return;
 	streams_offer_again(b, q, now);
 	queue_free(b, q);
@@ -347,7 +376,7 @@ static unsigned on_event(struct broker *b, struct watch *w, uint32_t events, uin
 		on_queue(b, container_of(w, struct queue, watch), now);
 		return 1;
 	case WATCH_LEASE:
-		on_lease(b, container_of(w, struct lease, watch), now);
+		on_lease(b, container_of(w, struct lease, watch), events, now);
 		return 1;
 	case WATCH_END:
 		end_event(b, container_of(w, struct end, watch), events);
@@ -383,12 +412,21 @@ unsigned broker_progress(struct broker *b, uint64_t now)
 		waste_idle(b);
 	for (int i = 0; i < n; i++)
 		work += on_event(b, ev[i].data.ptr, ev[i].events, now);
-	if (due)
+	if (due) {
 		streams_timeout(b, now);
+		give_up_stalled(b, now);
+	}
 	bury(b);
 	if (!list_empty(&b->waste))
 		waste_collect(b);
 	return work;
+}
+
+uint64_t broker_deadline(const struct broker *b)
+{
+	uint64_t streams = streams_deadline(b), stalled = stalled_deadline(b);
+
+	return streams < stalled ? streams : stalled;
 }
 
 int broker_fd(const struct broker *b)
@@ -426,6 +464,7 @@ static void init(struct broker *b, const struct broker_config *cfg)
 		b->key.k[0] = b->instance;
 	ledger_open(&b->ledger, &(struct ledger_share){b->cfg.max_connections, UINT64_MAX}, NULL);
 	list_init(&b->clients);
+	list_init(&b->stalled);
 	list_init(&b->graves);
 	list_init(&b->waste);
 	for (unsigned i = 0; i < BROKER_DELAYS; i++)

@@ -266,7 +266,7 @@ static int lease_open(struct broker *b, struct queue *q, uid_t uid, int *half)
 	l = calloc(1, sizeof *l);
 	r = !l ? -ENOMEM : socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ? -errno : 0;
 	if (!r) {
-		r = watch_add(b, &l->watch, WATCH_LEASE, pair[0], 0);
+		r = watch_add(b, &l->watch, WATCH_LEASE, pair[0], EPOLLIN | EPOLLET);
 		if (r) {
 			close(pair[0]);
 			close(pair[1]);

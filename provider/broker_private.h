@@ -47,6 +47,7 @@ struct broker {
 	struct watch door;
 	int spare; /* a descriptor that is given up to answer a call when there is no other */
 	struct list clients;
+	struct list stalled;		       /* client.stalled, in order of time */
 	struct list listeners[BROKER_BUCKETS]; /* listener.node */
 	struct list streams[BROKER_BUCKETS];   /* end.hash, by cookie */
 	struct list due[BROKER_DELAYS];	       /* stream.due, each in order of time */
@@ -70,7 +71,10 @@ struct client {
 	uid_t uid;
 	struct list calls; /* broker_call.node */
 	bool greeted;
-	bool stalled; /* is not heard until it has read its answers */
+	/* Is not heard until it has read its answers; what it has sent may be all that keeps it from hanging
+	 * up, so that has an end. */
+	struct list stalled;
+	uint64_t give_up_at;
 };
 
 /* A program's CONNECT that the outside has to answer. */
@@ -153,6 +157,9 @@ bool refuse(struct broker *b, struct client *c, uint32_t id, int error, enum sd_
 void client_free(struct broker *b, struct client *c);
 int watch_add(struct broker *b, struct watch *w, enum watch_kind kind, int fd, uint32_t events);
 void watch_end(struct broker *b, struct watch *w);
+/* Drops what a program has written, to the last byte: what it has passed beside one might be what keeps this
+ * watch from hanging up. */
+void watch_drain(struct watch *w);
 /* Its other half can pass no descriptors: dropping one might take long. */
 void watch_refuse_fds(int fd);
 void die(struct broker *b, struct grave *g, void *whole);
@@ -237,6 +244,7 @@ void stream_describe(const struct end *e, struct channel_message *m);
 void end_event(struct broker *b, struct end *e, uint32_t events);
 /* The queue is no more: what it was offered is offered to another. */
 void streams_offer_again(struct broker *b, struct queue *gone, uint64_t now);
+uint64_t streams_deadline(const struct broker *b);
 void streams_timeout(struct broker *b, uint64_t now);
 void stream_free(struct broker *b, struct stream *s);
 

@@ -262,7 +262,7 @@ void streams_offer_again(struct broker *b, struct queue *gone, uint64_t now)
 	}
 }
 
-uint64_t broker_deadline(const struct broker *b)
+uint64_t streams_deadline(const struct broker *b)
 {
 	uint64_t first = UINT64_MAX;
 
@@ -302,15 +302,6 @@ void streams_timeout(struct broker *b, uint64_t now)
 
 /* --- ending --- */
 
-/* The one that has accepted end 1 writes a byte; more are not looked at. */
-static void drain(int fd)
-{
-	char waste[64];
-
-	while (recv(fd, waste, sizeof waste, MSG_DONTWAIT) == sizeof waste)
-		;
-}
-
 /* The one that has connected is gone, and what is left is the other's. If that has too much, it is forgotten
  * here: the program has all that it needs, but nobody can adopt it. */
 static void pass_on(struct broker *b, struct stream *s)
@@ -341,7 +332,7 @@ void end_event(struct broker *b, struct end *e, uint32_t events)
 	struct stream *s = e->stream;
 
 	if (events & EPOLLIN) {
-		drain(e->watch.fd);
+		watch_drain(&e->watch);
 		if (e == &s->end[1])
 			accepted(b, s);
 	}
