@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -79,4 +80,18 @@ int door_open(const char *path)
 		return r;
 	}
 	return fd;
+}
+
+void door_open_records(const char *runtime_dir)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	snprintf(path, sizeof path, "%s/stat", runtime_dir);
+	mkdir(runtime_dir, 0755);
+	mkdir(path, 0755);
+	/* Not where a link leads to. */
+	if (lstat(path, &st) || !S_ISDIR(st.st_mode) || chmod(path, 01777))
+		sd_warn("programs of other users cannot leave their records in %s: %s", path,
+			strerror(errno));
 }

@@ -181,6 +181,7 @@ int main(int argc, char **argv)
 	/* Who reaches the door finds somebody behind it. */
 	if (service_open(&sc, &s))
 		return 1;
+	door_open_records(cfg.runtime_dir);
 	door = door_open(o.socket);
 	if (door < 0 || drop_rights(o.user))
 		return 1;
