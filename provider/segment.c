@@ -27,8 +27,9 @@
 #endif
 
 #define MAGIC	  0x6d67655374636944ull
-#define VERSION	  1u
-#define HEADER	  4096u /* bytes of the file before the rings */
+#define VERSION	  2u
+#define HEADER	  4096u				   /* bytes of the file before the rings */
+#define SMALL	  (HEADER + 2 * SEGMENT_CLASS_MIN) /* with those of class 0 */
 #define SEALS	  (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 #define READ_ONLY (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
 
@@ -87,15 +88,23 @@ static uint64_t class_size(unsigned class)
 	return (uint64_t)SEGMENT_CLASS_MIN << class;
 }
 
-/* Bytes of the file that one ring has: the areas of its classes lie one after the other. */
-static size_t ring_size(unsigned max_class)
+/* Bytes of the file that the classes of one ring have, but for the smallest: one after the other. */
+static size_t large_size(unsigned max_class)
 {
-	return 2 * class_size(max_class);
+	return 2 * class_size(max_class) - 2 * SEGMENT_CLASS_MIN;
 }
 
 static size_t file_size(unsigned max_class)
 {
-	return HEADER + 2 * ring_size(max_class);
+	return SMALL + 2 * large_size(max_class);
+}
+
+/* Where a class of end e's ring begins in the file. */
+static inline size_t area(unsigned max_class, unsigned e, unsigned class)
+{
+	if (!class)
+		return HEADER + e * SEGMENT_CLASS_MIN;
+	return SMALL + e * large_size(max_class) + class_size(class) - 2 * SEGMENT_CLASS_MIN;
 }
 
 static struct segment_end *ours(const struct segment *s)
@@ -191,6 +200,24 @@ static inline void leave(struct segment *s, int key)
 		s->failed = true;
 }
 
+/* The mapping. */
+
+static __attribute__((noinline)) bool remap(struct segment *s, size_t size)
+{
+	void *base = mremap(s->header, s->mapped, size, MREMAP_MAYMOVE);
+
+	if (base == MAP_FAILED)
+		return false;
+	s->header = base;
+	s->mapped = size;
+	return true;
+}
+
+static inline bool map_all(struct segment *s)
+{
+	return __builtin_expect(s->mapped == s->size, 1) || remap(s, s->size);
+}
+
 /* Views. */
 
 /* The end of what lies in the old class. */
@@ -225,12 +252,15 @@ static inline bool is_roomy(const struct segment *s, const struct view *v)
 	return 3 * room_grown(s, v) >= class_size(v->now);
 }
 
-static inline bool decode(const struct segment *s, uint64_t geometry, struct view *v)
+/* False also when there is no room in the address space for what the other end uses. */
+static inline bool decode(struct segment *s, uint64_t geometry, struct view *v)
 {
 	v->at = geometry >> 8;
 	v->old = geometry >> 4 & 15;
 	v->now = geometry & 15;
-	return v->old <= s->max_class && v->now <= s->max_class;
+	if (v->old > s->max_class || v->now > s->max_class)
+		return false;
+	return !(v->old | v->now) || map_all(s);
 }
 
 static inline bool is_possible(const struct view *v)
@@ -261,7 +291,7 @@ static inline bool view_out(struct segment *s, uint64_t want, struct view *v)
  * The other end's ring. The tail first: what geometry belongs to it is then there, or a newer one whose `at`
  * is a later tail, and all that we see is in its old class.
  */
-static inline bool view_in(const struct segment *s, struct view *v)
+static inline bool view_in(struct segment *s, struct view *v)
 {
 	struct segment_end *w = theirs(s);
 
@@ -280,12 +310,13 @@ static inline uint64_t min(uint64_t a, uint64_t b)
 
 /* Where an offset is in a class, and how many bytes follow before the wrap. The mask keeps every offset,
  * right or wrong, inside. */
-static inline uint8_t *place(uint8_t *ring, unsigned class, uint64_t offset, uint64_t *contiguous)
+static inline uint8_t *place(
+	const struct segment *s, unsigned e, unsigned class, uint64_t offset, uint64_t *contiguous)
 {
 	uint64_t size = class_size(class), in = offset & (size - 1);
 
 	*contiguous = size - in;
-	return ring + size + in;
+	return (uint8_t *)s->header + area(s->max_class, e, class) + in;
 }
 
 static inline uint64_t total(const struct iovec *iov, int n)
@@ -299,8 +330,8 @@ static inline uint64_t total(const struct iovec *iov, int n)
 }
 
 /* Copies len bytes between the caller's memory and one class; iov has that many. */
-static inline void copy(
-	struct cursor *c, uint8_t *ring, unsigned class, uint64_t offset, uint64_t len, bool into_ring)
+static inline void copy(struct cursor *c, const struct segment *s, unsigned e, unsigned class,
+	uint64_t offset, uint64_t len, bool into_ring)
 {
 	uint64_t n, contiguous;
 	uint8_t *in_ring, *outside;
@@ -311,7 +342,7 @@ static inline void copy(
 			c->done = 0;
 			continue;
 		}
-		in_ring = place(ring, class, offset, &contiguous);
+		in_ring = place(s, e, class, offset, &contiguous);
 		outside = (uint8_t *)c->iov->iov_base + c->done;
 		n = min(min(len, contiguous), c->iov->iov_len - c->done);
 		if (into_ring)
@@ -345,13 +376,13 @@ static ssize_t write_held(struct segment *s, const struct iovec *iov, int n)
 		return lie(s);
 	for (;;) {
 		len = min(want - done, room(&v));
-		copy(&c, s->ring[s->end], v.now, v.tail, len, true);
+		copy(&c, s, s->end, v.now, v.tail, len, true);
 		done += len;
 		v.tail += len;
 		/* Before the class changes, too: `at` must not be beyond tail, even if we die here. */
 		if (len)
 			atomic_store_explicit(&ours(s)->tail, v.tail, memory_order_release);
-		if (done == want || !can_grow(s, &v))
+		if (done == want || !can_grow(s, &v) || !map_all(s))
 			return (ssize_t)done;
 		set_class(s, &v, next_class(s, v.now));
 	}
@@ -376,9 +407,9 @@ static ssize_t room_span_held(struct segment *s, uint8_t **data)
 
 	if (!view_out(s, 1, &v))
 		return lie(s);
-	if (!room(&v) && can_grow(s, &v))
+	if (!room(&v) && can_grow(s, &v) && map_all(s))
 		set_class(s, &v, next_class(s, v.now));
-	*data = place(s->ring[s->end], v.now, v.tail, &contiguous);
+	*data = place(s, s->end, v.now, v.tail, &contiguous);
 	return (ssize_t)min(contiguous, room(&v));
 }
 
@@ -432,8 +463,8 @@ static ssize_t read_held(struct segment *s, const struct iovec *iov, int n, bool
 		return 0;
 	in_old = min(split(&v) - v.head, len);
 	if (in_old)
-		copy(&c, s->ring[!s->end], v.old, v.head, in_old, false);
-	copy(&c, s->ring[!s->end], v.now, v.head + in_old, len - in_old, false);
+		copy(&c, s, !s->end, v.old, v.head, in_old, false);
+	copy(&c, s, !s->end, v.now, v.head + in_old, len - in_old, false);
 	if (!peek)
 		atomic_store_explicit(&ours(s)->head, v.head + len, memory_order_release);
 	return (ssize_t)len;
@@ -459,7 +490,7 @@ static ssize_t peek_span_held(struct segment *s, const uint8_t **data)
 	if (!view_in(s, &v))
 		return lie(s);
 	in_old = split(&v) - v.head;
-	*data = place(s->ring[!s->end], in_old ? v.old : v.now, v.head, &contiguous);
+	*data = place(s, !s->end, in_old ? v.old : v.now, v.head, &contiguous);
 	return (ssize_t)min(contiguous, in_old ? in_old : v.tail - v.head);
 }
 
@@ -672,6 +703,11 @@ void segment_forked(struct segment *s)
 	s->me = (uint32_t)getpid();
 }
 
+static void give_back(const struct segment *s, unsigned class, size_t size)
+{
+	madvise((uint8_t *)s->header + area(s->max_class, s->end, class), size, MADV_REMOVE);
+}
+
 static bool trim_held(struct segment *s)
 {
 	struct view v;
@@ -684,8 +720,15 @@ static bool trim_held(struct segment *s)
 		return false;
 	if (v.at == v.tail && !v.now)
 		return true; /* since the last trim nothing was written */
+	/* Nothing is in the class before either. */
+	v.now = 0;
 	set_class(s, &v, 0);
-	madvise(s->ring[s->end], ring_size(s->max_class), MADV_REMOVE);
+	give_back(s, 0, SEGMENT_CLASS_MIN);
+	if (s->mapped == s->size && s->max_class)
+		give_back(s, 1, large_size(s->max_class));
+	/* What the other end writes may be in a large one. */
+	if (view_in(s, &v) && !v.old && !v.now)
+		remap(s, SMALL);
 	return true;
 }
 
@@ -789,7 +832,7 @@ int segment_open(int memfd, unsigned end, struct segment *out)
 	err = check_file(memfd, &h);
 	if (err)
 		return err;
-	base = mmap(NULL, file_size(h.max_class), PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+	base = mmap(NULL, SMALL, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	if (base == MAP_FAILED)
 		return errno == ENOMEM ? -ENOMEM : -EPROTO;
 	*out = (struct segment){.header = (struct segment_header *)base,
@@ -797,14 +840,14 @@ int segment_open(int memfd, unsigned end, struct segment *out)
 		.me = (uint32_t)getpid(),
 		.max_class = h.max_class,
 		.size = file_size(h.max_class),
-		.ring = {base + HEADER, base + HEADER + ring_size(h.max_class)}};
+		.mapped = SMALL};
 	return 0;
 }
 
 void segment_close(struct segment *s)
 {
 	if (s->header)
-		munmap(s->header, s->size);
+		munmap(s->header, s->mapped);
 	memset(s, 0, sizeof *s);
 }
 

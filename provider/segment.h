@@ -9,7 +9,9 @@
  * the classes; class c has SEGMENT_CLASS_MIN << c bytes, in a place of its own in the file, so that a ring
  * can change its class while bytes of the old one are still unread: bytes before the offset `at` are in the
  * old class, bytes from it on in the new one. Only the writer changes its class, when the reader has passed
- * the last `at`. Pages that were never touched, and those given back by segment_trim(), cost nothing.
+ * the last `at`. Pages that were never touched, and those given back by segment_trim(), cost nothing. The
+ * smallest rings lie together after the header; the others are mapped only while they are in use, as page
+ * tables cost memory, too.
  *
  * Cursors are absolute 64-bit counts of bytes; the writer's is `tail`, the reader's `head`.
  *
@@ -60,10 +62,9 @@ struct segment_header; /* in the memory */
 
 /* One end, as this process sees it. Plain data; no pointer to it is kept. */
 struct segment {
-	struct segment_header *header;
-	uint8_t *ring[2]; /* ring[e]: what end e writes */
-	size_t size;	  /* of the mapping */
-	unsigned end;	  /* 0: the side that connected; 1: the side that accepted */
+	struct segment_header *header; /* the beginning of the mapping, which moves when a ring grows */
+	size_t size, mapped;	       /* of the memory, and how much of it is mapped */
+	unsigned end;		       /* 0: the side that connected; 1: the side that accepted */
 	unsigned max_class;
 	uint64_t seen_head; /* of the other end's, some time ago */
 	uint32_t me;	    /* this process */

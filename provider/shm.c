@@ -28,6 +28,7 @@
 #define LOOK_MIN_NS (20 * SD_US)
 #define LOOK_MAX_NS (1 * SD_MS)
 #define EVENTS	    32
+#define TRIM_NS	    (5 * SD_S) /* who has not sent for that long, and not for twice that, is idle */
 
 static struct shm *of(struct pv *p)
 {
@@ -411,6 +412,29 @@ static unsigned look_at_events(struct shm *x)
 	return work;
 }
 
+void shm_trim_later(struct shm *x)
+{
+	if (x->trim_at == UINT64_MAX)
+		x->trim_at = x->pv.domain->now + TRIM_NS;
+}
+
+/* In two rounds: in the first one it is noted that an end was used, in the second that it was not. */
+static void trim(struct shm *x)
+{
+	x->trim_at = UINT64_MAX;
+	list_for_each (it, &x->endpoints) {
+		struct shm_ep *e = container_of(it, struct shm_ep, node);
+
+		if (e->state != SHM_OPEN || e->trimmed)
+			continue;
+		if (e->used || !segment_trim(&e->seg))
+			shm_trim_later(x);
+		else
+			e->trimmed = true;
+		e->used = false;
+	}
+}
+
 static unsigned pace(struct shm *x, uint64_t now, unsigned work)
 {
 	uint64_t quiet;
@@ -429,6 +453,8 @@ static unsigned shm_progress(struct pv *p, uint64_t now)
 
 	if (x->events >= 0 && now >= x->look_at)
 		work += pace(x, now, look_at_events(x));
+	if (__builtin_expect(now >= x->trim_at, 0))
+		trim(x);
 	if (__builtin_expect(now >= shm_call_deadline(x), 0))
 		shm_call_timeout(x, now);
 	return work;
@@ -436,7 +462,9 @@ static unsigned shm_progress(struct pv *p, uint64_t now)
 
 static uint64_t shm_deadline(struct pv *p)
 {
-	return shm_call_deadline(of(p));
+	uint64_t call = shm_call_deadline(of(p)), trim_at = of(p)->trim_at;
+
+	return call < trim_at ? call : trim_at;
 }
 
 static int shm_arm(struct pv *p, uint64_t *max_sleep_ns)
@@ -511,6 +539,7 @@ int pv_shm_open(const char *path, pv_ready_fn *ready, struct pv **out)
 	x->path = strdup(path);
 	x->channel = x->events = -1;
 	x->free_slot = UINT32_MAX;
+	x->trim_at = UINT64_MAX;
 	list_init(&x->requests);
 	list_init(&x->hot);
 	list_init(&x->endpoints);

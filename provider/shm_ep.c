@@ -384,6 +384,11 @@ static ssize_t ep_send(struct pv_ep *ep, const struct iovec *iov, int n, unsigne
 	if (__builtin_expect(segment_heard(&e->seg) & SEGMENT_NO_READ, 0))
 		return want;
 	r = segment_write(&e->seg, iov, n);
+	if (__builtin_expect(!e->used, 0)) {
+		e->used = true;
+		e->trimmed = false;
+		shm_trim_later(shm_of(e));
+	}
 	if (r > 0)
 		ring(e);
 	if (r < 0) {

@@ -30,6 +30,7 @@ struct shm {
 	struct list hot;	    /* shm_ep.hot: looked at by their cursors */
 	unsigned n_hot;
 	struct list endpoints; /* shm_ep.node */
+	uint64_t trim_at;      /* memory of idle ones is given back; UINT64_MAX: there is none */
 	struct shm_slot *slots;
 	uint32_t n_slots, free_slot;
 };
@@ -59,8 +60,9 @@ struct shm_ep {
 	uint8_t rings;	    /* since its descriptor was looked into */
 	uint64_t seen_in;   /* how many bytes there were to read in all at the last look */
 	unsigned seen_flags;
-	bool blocked; /* our last send found the ring full */
-	bool ended;   /* no process has the other end any more */
+	bool used, trimmed; /* sent to since the last round of trimming; idle since */
+	bool blocked;	    /* our last send found the ring full */
+	bool ended;	    /* no process has the other end any more */
 	bool rd_shut;
 	bool doomed;	 /* closed while somebody sleeps on its word */
 	unsigned direct; /* that many do */
@@ -122,5 +124,6 @@ void shm_listen_again(struct shm *x);
 int shm_watch(struct shm_ep *e, int fd, bool is_bell, uint32_t events);
 void shm_unwatch(struct shm *x, int fd);
 void shm_heat(struct shm_ep *e);
+void shm_trim_later(struct shm *x);
 
 #endif
