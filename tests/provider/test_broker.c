@@ -4,10 +4,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,10 +17,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -1046,6 +1052,110 @@ static void waste__files_by_the_dozen(void **state)
 	nothing_left();
 }
 
+/* A file system whose one file is slow to close. */
+struct slow {
+	int device, file;
+	char path[64];
+	pid_t server; /* another process: if it ends, so do those that wait for it */
+};
+
+static void answer(int device, uint64_t id, int error, const void *body, size_t len)
+{
+	struct fuse_out_header h = {.len = (uint32_t)(sizeof h + len), .error = error, .unique = id};
+	struct iovec v[] = {{&h, sizeof h}, {(void *)body, len}};
+
+	if (writev(device, v, 2) < 0)
+		return; /* whoever asked has gone */
+}
+
+static void be_file_system(int device)
+{
+	static union {
+		struct fuse_in_header header;
+		char bytes[1 << 17];
+	} q;
+	const struct fuse_init_out init = {.major = 7, .minor = 31, .max_write = 4096};
+	const struct fuse_attr_out attr = {.attr = {.ino = 1, .mode = S_IFREG | 0644, .nlink = 1}};
+	const struct fuse_open_out opened = {.fh = 1};
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (read(device, &q, sizeof q) > 0) {
+		uint64_t id = q.header.unique;
+
+		if (q.header.opcode == FUSE_INIT)
+			answer(device, id, 0, &init, sizeof init);
+		else if (q.header.opcode == FUSE_OPEN)
+			answer(device, id, 0, &opened, sizeof opened);
+		else if (q.header.opcode == FUSE_GETATTR)
+			answer(device, id, 0, &attr, sizeof attr);
+		else if (q.header.opcode != FUSE_FLUSH && q.header.opcode != FUSE_FORGET)
+			answer(device, id, -ENOSYS, NULL, 0);
+	}
+	_exit(0);
+}
+
+static bool open_slow(struct slow *s)
+{
+	char options[100];
+	int fd;
+
+	*s = (struct slow){.device = open("/dev/fuse", O_RDWR | O_CLOEXEC)};
+	if (s->device < 0)
+		return false;
+	snprintf(s->path, sizeof s->path, "/tmp/sandirect-slow-%d", getpid());
+	fd = open(s->path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	close(fd);
+	snprintf(options, sizeof options, "fd=%d,rootmode=100644,user_id=0,group_id=0", s->device);
+	if (mount("slow", s->path, "fuse.slow", MS_NOSUID | MS_NODEV, options)) {
+		close(s->device);
+		unlink(s->path);
+		return false;
+	}
+	s->server = fork();
+	if (!s->server)
+		be_file_system(s->device);
+	close(s->device);
+	s->file = open(s->path, O_RDWR | O_CLOEXEC);
+	return s->file >= 0;
+}
+
+static void close_slow(struct slow *s)
+{
+	kill(s->server, SIGKILL);
+	waitpid(s->server, NULL, 0);
+	close(s->file);
+	umount2(s->path, MNT_DETACH);
+	unlink(s->path);
+}
+
+static void waste__file_that_is_slow_to_close(void **state)
+{
+	int p = program(), other = program();
+	struct channel_message m;
+	struct slow s;
+
+	if (!open_slow(&s)) {
+		close(p);
+		close(other);
+		skip();
+	}
+	/* Right or wrong, nobody waits for it. */
+	m = (struct channel_message){.type = CHANNEL_ADOPT, .n_fds = 1, .fds = {s.file}};
+	refused(ask(p, m), ENOENT, -1);
+	m = (struct channel_message){.type = CHANNEL_LISTEN, .n_fds = 1, .fds = {s.file}};
+	m.listen.local = at(lo, 80);
+	refused(ask(p, m), EACCES, -1);
+	m = (struct channel_message){.type = CHANNEL_CONNECT, .n_fds = 1, .fds = {s.file}};
+	m.connect = (struct channel_connect){at(lo, 80), at(lo, 80)};
+	refused(ask(p, m), EACCES, -1);
+	refused(try_connect(other, lo, at(lo, 9)), ECONNREFUSED, -1);
+	assert_true(count_fds() > n_open);
+	close(p);
+	close(other);
+	close_slow(&s);
+	nothing_left();
+}
+
 static void pass_on(int to, int fd)
 {
 	struct channel_message m = {.type = CHANNEL_ADOPT, .n_fds = 1, .fds = {fd}};
@@ -1317,6 +1427,7 @@ int main(void)
 		CASE(waste__lingering_sockets),
 		CASE(waste__files_by_the_dozen),
 		CASE(waste__circles),
+		CASE(waste__file_that_is_slow_to_close),
 		CASE(anything__leaves_nothing),
 		CASE(anything__closed_in_the_middle),
 	};
