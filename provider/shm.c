@@ -335,6 +335,7 @@ static int shm_in_child(struct pv *p)
 	struct shm *x = of(p);
 
 	x->channel = x->events = -1;
+	x->armed = false;
 	x->retry_at = x->retry_after = x->look_at = 0;
 	list_init(&x->requests);
 	list_for_each (it, &x->endpoints) {
@@ -353,23 +354,34 @@ static int shm_in_child(struct pv *p)
 
 /* --- for the domain --- */
 
+static void arm(struct shm_ep *e)
+{
+	segment_arm(&e->seg, SEGMENT_WANT_DATA | (e->blocked ? SEGMENT_WANT_ROOM : 0));
+}
+
 void shm_heat(struct shm_ep *e)
 {
 	struct shm *x = shm_of(e);
 
 	e->looked_at = x->pv.domain->now;
-	if (!list_empty(&e->hot))
-		return;
-	list_push_back(&x->hot, &e->hot);
-	x->n_hot++;
-	segment_disarm(&e->seg);
+	if (list_empty(&e->hot)) {
+		list_push_back(&x->hot, &e->hot);
+		x->n_hot++;
+		segment_disarm(&e->seg);
+	}
+	/* Another thread has taken the ring that the sleeper was armed for, or found a new thing to wait for:
+	 * that thread may go to sleep without arming anything. */
+	if (x->armed && !e->direct) {
+		arm(e);
+		shm_ep_look(e);
+	}
 }
 
 static void cool(struct shm *x, struct shm_ep *e)
 {
 	list_remove(&e->hot);
 	x->n_hot--;
-	segment_arm(&e->seg, SEGMENT_WANT_DATA | (e->blocked ? SEGMENT_WANT_ROOM : 0));
+	arm(e);
 	/* What came meanwhile rings nobody. */
 	if (shm_ep_look(e))
 		shm_heat(e);
@@ -475,8 +487,9 @@ static int shm_arm(struct pv *p, uint64_t *max_sleep_ns)
 		struct shm_ep *e = container_of(it, struct shm_ep, hot);
 
 		if (!e->direct)
-			segment_arm(&e->seg, SEGMENT_WANT_DATA | (e->blocked ? SEGMENT_WANT_ROOM : 0));
+			arm(e);
 	}
+	x->armed = true;
 	return x->events;
 }
 
@@ -484,6 +497,7 @@ static void shm_disarm(struct pv *p, bool rang)
 {
 	struct shm *x = of(p);
 
+	x->armed = false;
 	/* An event that was not taken would end the next sleep. */
 	if (rang)
 		x->look_at = 0;

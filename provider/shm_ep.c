@@ -478,10 +478,12 @@ static void ep_disarm_word(struct pv_ep *ep)
 
 	if (--e->direct)
 		return;
-	if (e->doomed)
+	if (e->doomed) {
 		shm_ep_free(e);
-	else
-		segment_disarm(&e->seg);
+		return;
+	}
+	segment_disarm(&e->seg);
+	shm_heat(e);
 }
 
 static int ep_shutdown(struct pv_ep *ep, int how)

@@ -158,16 +158,21 @@ static int accept_san(struct sw_sock *s, struct pv_ep *l, int flags, struct sd_a
 	return fd;
 }
 
-/* So that accept4 on the kernel's side can be tried without blocking. */
-static void make_kernel_nonblocking(struct sw_sock *s)
+/*
+ * So that accept4 on the kernel's side can be tried without blocking. Others may get the socket, by execve or
+ * passed on, and take the flag for the program's wish: it is there for the moment only, unless forked
+ * children accept too. They know of it, and one would take it away under another's hands.
+ */
+static void set_kernel_nonblocking(struct sw_sock *s, bool on)
 {
 	int flags;
 
-	if (s->nonblock || s->kernel_nonblock)
+	if (s->nonblock || s->kernel_nonblock == on || (!on && s->was_forked))
 		return;
 	flags = sw_libc.fcntl(s->fd, F_GETFL);
-	if (flags >= 0 && !sw_libc.fcntl(s->fd, F_SETFL, flags | O_NONBLOCK))
-		s->kernel_nonblock = true;
+	flags = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+	if (flags >= 0 && !sw_libc.fcntl(s->fd, F_SETFL, flags))
+		s->kernel_nonblock = on;
 }
 
 static void track_kernel_connection(int fd, enum sd_reason reason, int domain)
@@ -188,13 +193,16 @@ static int accept_kernel(struct sw_sock *s, struct sockaddr *addr, socklen_t *le
 	enum sd_reason reason = s->reason;
 	int fd;
 
-	make_kernel_nonblocking(s);
 	/* accept4 makes a file first and then finds that nobody is there: a look is cheaper. */
 	if (sw_libc.poll(&side, 1, 0) == 0)
 		return -EAGAIN;
+	set_kernel_nonblocking(s, true);
 	fd = sw_libc.accept4(s->fd, addr, len, flags);
 	if (fd < 0)
-		return -errno;
+		fd = -errno;
+	set_kernel_nonblocking(s, false);
+	if (fd < 0)
+		return fd;
 	if (s->n_listeners)
 		reason = sw_rt.started ? SD_REASON_PEER_TCP : SD_REASON_BACKLOG;
 	track_kernel_connection(fd, reason, s->domain);

@@ -55,6 +55,16 @@ static bool is_alive(void)
 
 /* --- fork --- */
 
+static void mark_listeners(void)
+{
+	for (int fd = sw_fd_next(0); fd >= 0; fd = sw_fd_next(fd + 1)) {
+		struct sw_sock *s = sw_sock_at(fd);
+
+		if (s && s->state == SW_LISTENING)
+			s->was_forked = true;
+	}
+}
+
 static void before_fork(void)
 {
 	sigset_t all;
@@ -62,8 +72,10 @@ static void before_fork(void)
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &forking.mask);
 	forking.entered = is_alive() && sw_enter();
-	if (forking.entered)
+	if (forking.entered) {
 		sw_share_all();
+		mark_listeners();
+	}
 }
 
 static void after_fork_parent(void)

@@ -183,7 +183,8 @@ static int be_born(void)
 	rt->pid = getpid();
 	rt->domain = domain;
 	rt->n_providers = 0;
-	rt->start_tried = rt->started = false;
+	rt->start_tried = false;
+	rt->started = rt->shm && rt->n_listeners; /* a forked child goes on with them */
 	r = open_providers(rt);
 	if (r) {
 		sd_error("the SAN cannot be set up: %s; everything uses kernel TCP", strerror(-r));

@@ -39,6 +39,7 @@ struct sw_sock {
 				 place; -1: fd is it */
 	int domain;	      /* AF_INET or AF_INET6 */
 	bool nonblock;	      /* O_NONBLOCK as the application sees it */
+	bool was_forked;      /* a listener that forked processes have in common */
 	bool kernel_nonblock; /* a listener whose kernel socket is non-blocking behind the application's back
 			       */
 	bool san_only;	      /* a rule forbids the fallback */
