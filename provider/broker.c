@@ -255,8 +255,10 @@ static bool on_adopt(struct broker *b, struct client *c, const struct channel_me
 
 static bool on_message(struct broker *b, struct client *c, struct channel_message *m, uint64_t now)
 {
-	if (!c->greeted && m->type != CHANNEL_HELLO)
+	if (!c->greeted && m->type != CHANNEL_HELLO) {
+		b->stats.bad_messages++;
 		return false;
+	}
 	switch (m->type) {
 	case CHANNEL_HELLO:
 		return on_hello(b, c, m);
@@ -267,6 +269,7 @@ static bool on_message(struct broker *b, struct client *c, struct channel_messag
 	case CHANNEL_ADOPT:
 		return on_adopt(b, c, m);
 	}
+	b->stats.bad_messages++;
 	return false;
 }
 
@@ -298,7 +301,7 @@ static unsigned serve(struct broker *b, struct client *c, uint64_t now)
 		if (!r)
 			waste_message(b, c->uid, &m);
 		if (!ok) {
-			b->stats.bad_messages += r != -ECONNRESET;
+			b->stats.bad_messages += r == -EPROTO;
 			client_free(b, c);
 			return n + 1;
 		}

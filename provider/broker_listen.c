@@ -130,10 +130,12 @@ bool queue_has_unread(const struct queue *q)
 	return !ioctl(q->watch.fd, SIOCOUTQ, &bytes) && bytes > 0;
 }
 
-/* A program may never say that it has accepted what it took. */
+/* One more than the program asked for, as with the kernel. It may never say that it has accepted what it
+ * took.
+ */
 static bool has_room(const struct queue *q)
 {
-	return q->pending < q->backlog || !queue_has_unread(q);
+	return q->pending <= q->backlog || !queue_has_unread(q);
 }
 
 /* The kernel lets no two users listen at one place, so the others of its owner's have the same right. */
@@ -177,7 +179,12 @@ int queue_choose(struct broker *b, uint64_t netns, const struct sd_addr *local, 
 		if (!q)
 			continue;
 		*out = least_busy(places[i], q->owner);
-		return *out ? 0 : -EAGAIN;
+		if (!*out)
+			return -EAGAIN;
+		/* Those that are as idle have their turn. */
+		list_remove(&(*out)->node);
+		list_push_back(&(*out)->listener->queues, &(*out)->node);
+		return 0;
 	}
 	return -ECONNREFUSED;
 }
@@ -199,7 +206,7 @@ bool broker_has_room(struct broker *b, const struct sd_addr *local)
 
 static uint32_t limited(uint32_t backlog)
 {
-	return backlog < 1 ? 1 : backlog < BACKLOG_MAX ? backlog : BACKLOG_MAX;
+	return backlog < BACKLOG_MAX ? backlog : BACKLOG_MAX;
 }
 
 static void set_backlog(struct broker *b, struct queue *q, uint32_t backlog)

@@ -627,9 +627,9 @@ static void claim__of_a_port_that_was_given_up(void **state)
 static void queue__backlog(void **state)
 {
 	int p = program(), z = program(), socket = listening(lo);
-	struct queue q = listen_at(z, socket, lo, 2);
+	struct queue q = listen_at(z, socket, lo, 1); /* and one more */
 	struct sd_addr to = at(lo, port_of(socket));
-	struct channel_message m = {.type = CHANNEL_BACKLOG, .backlog = {4}};
+	struct channel_message m = {.type = CHANNEL_BACKLOG, .backlog = {3}};
 	struct half c[5], s;
 
 	c[0] = connect_to(p, lo, to);
