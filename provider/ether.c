@@ -542,6 +542,7 @@ static const struct pv_ops ops = {
 	.connect = ether_connect,
 	.adopt = pv_no_adopt,
 	.in_child = pv_no_child,
+	.confine = pv_no_confine,
 	.progress = ether_progress,
 	.deadline = ether_deadline,
 	.arm = ether_arm,

@@ -425,6 +425,7 @@ static const struct pv_ops ops = {
 	.connect = loop_connect,
 	.adopt = pv_no_adopt,
 	.in_child = pv_no_child,
+	.confine = pv_no_confine,
 	.progress = pv_no_progress,
 	.deadline = pv_no_deadline,
 	.arm = pv_no_arm,

@@ -159,6 +159,9 @@ struct pv_ops {
 	/* In a forked child, when it has been added to the child's domain: goes on with the endpoints that it
 	 * had, but for connections that were being made. -ENOTSUP: it cannot, and is of no more use. */
 	int (*in_child)(struct pv *p);
+	/* From now on this process may be forbidden (seccomp(2)) all system calls but reading, writing and
+	 * polling. What it has by now goes on. */
+	void (*confine)(struct pv *p);
 	/* --- for the domain --- */
 	/* Moves packets and time on; returns how much it did (0: nothing). */
 	unsigned (*progress)(struct pv *p, uint64_t now);
@@ -198,5 +201,6 @@ void pv_no_move(struct pv_ep *e, int fd);
 int pv_no_adopt(struct pv *p, int fd, void *user, void *note, size_t len, struct pv_ep **out);
 void pv_no_share(struct pv_ep *e);
 int pv_no_child(struct pv *p);
+void pv_no_confine(struct pv *p);
 
 #endif

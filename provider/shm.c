@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -28,6 +29,7 @@
 #define LOOK_MIN_NS (20 * SD_US)
 #define LOOK_MAX_NS (1 * SD_MS)
 #define EVENTS	    32
+#define CONFINED_NS (1 * SD_S) /* how often the end of the peer's process is looked for then */
 #define TRIM_NS	    (5 * SD_S) /* who has not sent for that long, and not for twice that, is idle */
 
 static struct shm *of(struct pv *p)
@@ -63,6 +65,8 @@ int shm_watch(struct shm_ep *e, int fd, bool is_bell, uint32_t events)
 
 void shm_unwatch(struct shm *x, int fd)
 {
+	if (x->confined)
+		return;
 	epoll_ctl(x->events, EPOLL_CTL_DEL, fd, NULL);
 }
 
@@ -330,6 +334,22 @@ static int shm_adopt(struct pv *p, int fd, void *user, void *note, size_t len, s
 	return 0;
 }
 
+/* Rings are written then, which must not block. The descriptor is the daemon's, too, which does not mind. */
+static void shm_confine(struct pv *p)
+{
+	struct shm *x = of(p);
+
+	list_for_each (it, &x->endpoints) {
+		struct shm_ep *e = container_of(it, struct shm_ep, node);
+
+		if (e->state == SHM_OPEN) {
+			fcntl(e->bell, F_SETFL, fcntl(e->bell, F_GETFL) | O_NONBLOCK);
+			shm_heat(e);
+		}
+	}
+	x->confined = true;
+}
+
 static int shm_in_child(struct pv *p)
 {
 	struct shm *x = of(p);
@@ -463,6 +483,8 @@ static unsigned shm_progress(struct pv *p, uint64_t now)
 	struct shm *x = of(p);
 	unsigned work = look_at_hot(x, now);
 
+	if (x->confined)
+		return work;
 	if (x->events >= 0 && now >= x->look_at)
 		work += pace(x, now, look_at_events(x));
 	if (__builtin_expect(now >= x->trim_at, 0))
@@ -474,9 +496,34 @@ static unsigned shm_progress(struct pv *p, uint64_t now)
 
 static uint64_t shm_deadline(struct pv *p)
 {
+	if (of(p)->confined)
+		return UINT64_MAX;
 	uint64_t call = shm_call_deadline(of(p)), trim_at = of(p)->trim_at;
 
 	return call < trim_at ? call : trim_at;
+}
+
+/* The descriptor of one connection; there is hardly a second one. */
+static int arm_confined(const struct shm *x, uint64_t *max_sleep_ns)
+{
+	*max_sleep_ns = CONFINED_NS;
+	return list_empty(&x->hot) ? -1 : container_of(x->hot.next, struct shm_ep, hot)->fd;
+}
+
+/* What the epoll set would have told. */
+static void look_confined(struct shm *x, bool rang)
+{
+	char waste[64];
+
+	list_for_each (it, &x->hot) {
+		struct shm_ep *e = container_of(it, struct shm_ep, hot);
+		struct pollfd bell = {.fd = e->bell};
+
+		if (rang && x->hot.next == it && read(e->fd, waste, sizeof waste) < 0)
+			return;
+		if (poll(&bell, 1, 0) == 1)
+			shm_ep_event(e, true, (uint32_t)bell.revents);
+	}
 }
 
 static int shm_arm(struct pv *p, uint64_t *max_sleep_ns)
@@ -490,7 +537,7 @@ static int shm_arm(struct pv *p, uint64_t *max_sleep_ns)
 			arm(e);
 	}
 	x->armed = true;
-	return x->events;
+	return x->confined ? arm_confined(x, max_sleep_ns) : x->events;
 }
 
 static void shm_disarm(struct pv *p, bool rang)
@@ -498,6 +545,8 @@ static void shm_disarm(struct pv *p, bool rang)
 	struct shm *x = of(p);
 
 	x->armed = false;
+	if (x->confined)
+		look_confined(x, rang);
 	/* An event that was not taken would end the next sleep. */
 	if (rang)
 		x->look_at = 0;
@@ -533,6 +582,7 @@ static const struct pv_ops ops = {
 	.connect = shm_connect,
 	.adopt = shm_adopt,
 	.in_child = shm_in_child,
+	.confine = shm_confine,
 	.progress = shm_progress,
 	.deadline = shm_deadline,
 	.arm = shm_arm,

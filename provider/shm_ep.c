@@ -31,8 +31,14 @@ static void raise_ready(struct shm_ep *e, unsigned events)
 /* After anything was published. */
 static void ring(struct shm_ep *e)
 {
-	if (segment_must_ring(&e->seg))
+	if (!segment_must_ring(&e->seg))
+		return;
+	if (__builtin_expect(shm_of(e)->confined, 0)) {
+		if (write(e->bell, "", 1) < 0)
+			return; /* full, and so it has been rung, or gone */
+	} else {
 		send(e->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
 }
 
 static void say(struct shm_ep *e, unsigned flags)
@@ -463,7 +469,7 @@ static uint32_t *ep_arm_word(struct pv_ep *ep, uint32_t *value)
 {
 	struct shm_ep *e = of(ep);
 
-	if (e->state != SHM_OPEN || e->ended || segment_is_shared(&e->seg))
+	if (e->state != SHM_OPEN || e->ended || segment_is_shared(&e->seg) || shm_of(e)->confined)
 		return NULL;
 	shm_heat(e);
 	e->direct++;

@@ -29,7 +29,8 @@ struct shm {
 	struct list requests;	    /* shm_ep.request */
 	struct list hot;	    /* shm_ep.hot: looked at by their cursors */
 	unsigned n_hot;
-	bool armed; /* a thread sleeps, and is to be rung for the hot ones, too */
+	bool confined;	       /* no system calls but read, write and poll */
+	bool armed;	       /* a thread sleeps, and is to be rung for the hot ones, too */
 	struct list endpoints; /* shm_ep.node */
 	uint64_t trim_at;      /* memory of idle ones is given back; UINT64_MAX: there is none */
 	struct shm_slot *slots;

@@ -419,6 +419,7 @@ static const struct pv_ops ops = {
 	.connect = tcp_connect,
 	.adopt = pv_no_adopt,
 	.in_child = pv_no_child,
+	.confine = pv_no_confine,
 	.progress = tcp_progress,
 	.deadline = pv_no_deadline,
 	.arm = tcp_arm,

@@ -34,6 +34,7 @@ struct sw_runtime {
 	bool start_tried; /* the engine was started, or died trying */
 	bool started;
 	bool exiting;
+	bool confined;	      /* confine.c */
 	unsigned n_san;	      /* connections on the SAN path: spinning may pay */
 	unsigned n_listeners; /* sockets with listeners on the SAN */
 	unsigned moves;	  /* how often a socket changed its state: waits look again at who answers for it */

@@ -76,7 +76,7 @@ int sw_wait_spin(struct sw_wait *w)
 	if (now >= w->spin_end)
 		return 1;
 	pv_yield(sw_rt.domain);
-	if (now >= w->yield_at)
+	if (now >= w->yield_at && !sw_rt.confined)
 		offer_core(w);
 	return 0;
 }
