@@ -91,6 +91,7 @@ static void forget_sock(int fd, struct sw_sock *s)
 	list_init(&s->waiters);
 	list_init(&s->work);
 	s->stat_record = -1;
+	s->stat_out = s->stat_in = NULL;
 	if (sw_rt.shm && s->state != SW_CONNECTING)
 		return;
 	s->ep = NULL;

@@ -73,6 +73,7 @@ struct sw_sock {
 	int recv_low;
 	bool kernel_bound; /* has an option that the SAN path does not carry */
 	int stat_record;   /* statfile.c; -1: none */
+	uint64_t *stat_out, *stat_in; /* in the record, where no helper brings it up to date; or NULL */
 };
 
 static inline bool sw_sock_is_san(const struct sw_sock *s)

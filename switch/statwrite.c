@@ -343,6 +343,10 @@ void stat_update(struct sw_sock *s)
 	}
 	describe(s, &r);
 	publish(&t->records[s->stat_record], &r);
+	if (sw_rt.shm) {
+		s->stat_out = &t->records[s->stat_record].bytes_out;
+		s->stat_in = &t->records[s->stat_record].bytes_in;
+	}
 }
 
 void stat_remove(struct sw_sock *s)
@@ -354,6 +358,7 @@ void stat_remove(struct sw_sock *s)
 		put_back((unsigned)s->stat_record);
 	}
 	s->stat_record = -1;
+	s->stat_out = s->stat_in = NULL;
 }
 
 void stat_count(enum sd_reason reason)

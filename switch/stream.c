@@ -320,6 +320,13 @@ static void call_close(struct call *c)
 	sw_leave();
 }
 
+/* Nobody but this process writes it. */
+static void count(uint64_t *bytes, ssize_t r)
+{
+	if (bytes && r > 0)
+		__atomic_store_n(bytes, *bytes + (uint64_t)r, __ATOMIC_RELAXED);
+}
+
 static void raise_sigpipe(void)
 {
 	pthread_kill(pthread_self(), SIGPIPE);
@@ -338,6 +345,7 @@ ssize_t sw_stream_send(int fd, const struct iovec *iov, int n, int flags)
 	} else {
 		c.block = blocks(c.s, flags);
 		r = send_loop(&c, flags & MSG_MORE ? PV_MORE : 0);
+		count(c.outside ? NULL : c.s->stat_out, r);
 	}
 	call_close(&c);
 	if (r == -EPIPE && !(flags & MSG_NOSIGNAL))
@@ -359,6 +367,7 @@ ssize_t sw_stream_recv(int fd, const struct iovec *iov, int n, int flags)
 	} else {
 		c.block = blocks(c.s, flags);
 		r = c.at.left || c.s->state != SW_CONNECTED ? recv_loop(&c, flags) : 0;
+		count(c.outside || (flags & MSG_PEEK) ? NULL : c.s->stat_in, r);
 	}
 	call_close(&c);
 	return r;

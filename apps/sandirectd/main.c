@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -110,6 +111,8 @@ static int drop_rights(const char *name)
 		sd_error("cannot go on as %s: %s", name, strerror(errno));
 		return -errno;
 	}
+	/* It has everybody's memory, and others may be this user, too. */
+	prctl(PR_SET_DUMPABLE, 0);
 	return 0;
 }
 

@@ -2,8 +2,7 @@
 """A host with a daemon: a network namespace that has nothing but a loopback, and programs of a user without rights.
 
 The namespace is the test's own and goes with it. At a scenario's end the daemon must have nothing left of what it did.
-E2E_KERNEL=1 runs everything on the kernel's sockets, to try the scenarios themselves; E2E_FAILS=1 runs also those that
-are known to fail.
+E2E_KERNEL=1 runs everything on the kernel's sockets, to try the scenarios themselves.
 """
 import atexit
 import contextlib
@@ -42,12 +41,6 @@ def children_of(pid):
 
 def descendants(pid):
     return [d for c in children_of(pid) for d in (c, *descendants(c))]
-
-
-def fails(what):
-    """Such a scenario shows a fault that is known; E2E_FAILS=1 runs it."""
-    if not KERNEL_ONLY and not os.environ.get("E2E_FAILS"):
-        raise Skip(f"known to fail: {what}")
 
 
 def rights(user=USER):
@@ -106,7 +99,8 @@ class Daemon:
         self.pid = self.process.pid
         until(lambda: "ready at" in Path(self.log).read_text(), 10, "the daemon is ready")
         self.counts()
-        self.files = self.open_files()
+        # Of the first one, before there are programs.
+        self.files = getattr(self, "files", None) or self.open_files()
 
     def kill(self):
         self.process.kill()

@@ -166,9 +166,9 @@ class Lab:
 
     FAULTS = ("loss", "duplicate", "reorder", "corrupt", "delay", "jitter", "rate")
 
-    def __init__(self, link="vhost", hosts=2, mtu=1500, **faults):
-        self.link, self.name = link, f"e2e{os.getpid()}"
-        self.options = ["--hosts", str(hosts), "--link", link, "--mtu", str(mtu)]
+    def __init__(self, link="vhost", hosts=2, mtu=1500, mode="embedded", **faults):
+        self.link, self.mode, self.name = link, mode, f"e2e{os.getpid()}"
+        self.options = ["--hosts", str(hosts), "--link", link, "--mtu", str(mtu), "--mode", mode]
         for fault, value in faults.items():
             check(fault in self.FAULTS, f"no fault: {fault}")
             if value:
@@ -303,7 +303,7 @@ class Lab:
     def until_san(self, program, count=1, **more):
         rows = self.until_path(program, "SAN", count=count, **more)
         for r in rows:
-            equal(r["provider"], "ether", f"provider of {program}")
+            equal(r["provider"], "shm" if self.mode == "daemon" else "ether", f"provider of {program}")
             equal(r["reason"], "SAN", f"reason of {program}")
         return rows
 

@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
-from daemon import ADDRESS, PORT, PYTHON, SHARER, Daemon, ask, calls, event, fails, serve
+from daemon import ADDRESS, PORT, PYTHON, SHARER, USER, Daemon, ask, calls, event, rights, serve
 from harness import KERNEL_ONLY, SLOW, check, equal, main, need, say, scenario, until
 
 # --- forks ---
@@ -260,8 +261,6 @@ def clients_on_both_paths():
 
 @scenario
 def stat_counts_bytes():
-    # fails: the tables are refreshed by the engine's helper, and with a daemon there is none.
-    fails("sandirect stat shows what a connection had moved when its state changed last")
     with Daemon() as d:
         server = serve(d)
         client = d.peer("ask", PORT, "--hold", "--bytes", 500000, stdin=subprocess.PIPE)
@@ -269,6 +268,37 @@ def stat_counts_bytes():
         for p in (server, client):
             until(lambda: all((r["bytes_in"], r["bytes_out"]) == (500000, 500000) for r in d.until_san(p)), 3,
                   lambda: f"bytes of {p} in {d.until_san(p)}")
+
+
+# --- users ---
+
+def opens(user, pid):
+    """What of the process's files and mappings another user may open."""
+    script = ("import os, sys\nfound = []\nfor d in ('fd', 'map_files'):\n    try:\n"
+              "        for n in os.listdir(f'/proc/{sys.argv[1]}/{d}'):\n            try:\n"
+              "                os.close(os.open(f'/proc/{sys.argv[1]}/{d}/{n}', os.O_RDWR)); found.append(n)\n"
+              "            except OSError: pass\n    except OSError: pass\nprint(len(found))")
+    r = subprocess.run([*rights(user), PYTHON, "-c", script, str(pid)], capture_output=True, text=True)
+    equal(r.returncode, 0, r.stderr)
+    return int(r.stdout)
+
+
+@scenario
+def memory_is_the_two_users_own():
+    """Programs of two users talk; a third one, and the daemon's own user, get at none of it."""
+    with Daemon() as d, d.no_segments():
+        server = serve(d)
+        client = d.peer("ask", PORT, "--hold", "--bytes", 100000, stdin=subprocess.PIPE, user="games")
+        client.until_line("holding")
+        d.until_san(client)
+        mapped = Path(f"/proc/{server.pid}/maps").read_text().count("memfd:sandirect")
+        check(KERNEL_ONLY or mapped >= 1, "the server has mapped no segment")
+        for user in ("bin", USER, "games"):
+            equal(opens(user, d.pid), 0, f"files of the daemon that {user} may open")
+        equal(opens("bin", server.pid) + opens("bin", client.pid), 0, "files of the two that a third may open")
+        equal(opens("games", server.pid), 0, "files of the server that the client's user may open")
+        client.tell("go")
+        client.wait(10, status=None)
 
 
 # --- ends ---

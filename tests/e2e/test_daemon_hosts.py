@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Programs of several hosts, each with a daemon that has the host's port."""
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from harness import KERNEL_ONLY, PYTHON, SANITIZED, Lab, Skip, check, main, need, say, scenario, until
+
+PORT = 7700
+MIB = 1 << 20
+REQUESTS = 100_000 if os.environ.get("SANDIRECT_TEST_LONG") == "1" else 2000
+SITE = str(Path(__file__).with_name("site.py"))
+SYSTEM_PYTHON = "/usr/bin/python3"  # has the distribution's modules
+
+
+def talk(lab, size):
+    """Several programs of either host at once, which embedded ports do not carry."""
+    servers = []
+    for i, host in enumerate(("h1", "h1", "h2")):
+        servers.append(lab.peer(host, "serve", lab.address(host), PORT + i))
+        servers[-1].until_listening(PORT + i, san=False)
+    clients = [lab.peer(host, "ask", lab.address(f"h{1 + (i > 1)}"), PORT + i, "--times", 3, "--bytes", size)
+               for i in range(3) for host in ("h1", "h2")]
+    for p in clients:
+        p.wait(60)
+        check(p.output().count('"same": true') == 3, f"{p}: {p.output()}")
+    for p in servers:
+        if not KERNEL_ONLY:
+            found = lab.stat(p)["by_reason"]
+            check(found.get("SAN") == 6 and len(found) == 1, f"connections of {p}: {found}")
+
+
+@scenario
+def several_programs_over_vhost():
+    with Lab("vhost", mode="daemon") as lab, lab.no_segments("h1", "h2"):
+        talk(lab, MIB)
+
+
+@scenario
+def several_programs_over_udp():
+    with Lab("udp", mode="daemon", loss="0.5%", reorder="1%") as lab:
+        talk(lab, MIB // 4)
+
+
+@scenario
+def killed_on_the_other_host():
+    """A peer's end is noticed, whichever it is, and new connections are made at once."""
+    with Lab("vhost", mode="daemon") as lab:
+        for i in range(3):
+            server = lab.peer("h1", "serve", lab.address("h1"), PORT + i).until_listening(PORT + i, san=False)
+            client = lab.peer("h2", "ask", lab.address("h1"), PORT + i, "--hold", "--bytes", 100000, stdin=subprocess.PIPE)
+            client.until_line("holding")
+            lab.until_san(client)
+            victim, other = (server, client) if i % 2 else (client, server)
+            victim.kill()
+            if other is client:
+                client.tell("go")
+                client.wait(15, status=None)
+            else:
+                until(lambda: not lab.connections(server, role="server"), 15, "the server's connection is gone")
+                server.signal(signal.SIGTERM)
+
+
+# --- a site of three tiers ---
+
+def start_site(lab):
+    pg = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not pg:
+        raise Skip("postgresql is not installed")
+    need("nginx", "gunicorn", "redis-server", "setpriv")
+    h = {i: lab.address(f"h{i}") for i in (1, 2, 3)}
+    data = f"{lab.dir}/pg"
+    os.mkdir(data)
+    os.chmod(lab.dir, 0o755)
+    user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    subprocess.run(["chown", "nobody", data], check=True)
+    subprocess.run([*user, str(pg[-1].with_name("initdb")), "-D", data, "-A", "trust", "-U", "pg"], check=True,
+                   capture_output=True, cwd="/")
+    Path(data, "postgresql.conf").write_text(f"listen_addresses = '{h[3]}'\nport = {PORT}\nunix_socket_directories = '{data}'\n"
+                                             "fsync = off\n")
+    with open(f"{data}/pg_hba.conf", "a") as f:
+        f.write("host all all 10.77.0.0/24 trust\n")
+    lab.run("h3", *user, pg[-1], "-D", data, cwd="/").until_listening(PORT, san=False)
+    lab.run("h3", "redis-server", "--port", PORT + 1, "--bind", h[3], "--protected-mode", "no", "--save",
+            "").until_listening(PORT + 1, san=False)
+    env = {**os.environ, "SITE_DATA": h[3], "SITE_PORT": str(PORT)}
+    lab.run("h2", SYSTEM_PYTHON, SITE, "fill", env=env).wait(30)
+    lab.run("h2", "gunicorn", "-w", 2, "-b", f"{h[2]}:{PORT}", "--chdir", Path(SITE).parent, "site_app:app",
+            env=env).until_listening(PORT, san=False)
+    conf = Path(lab.dir, "nginx.conf")
+    temporary = "".join(f"{n}_temp_path {lab.dir}/{n};\n" for n in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    conf.write_text(f"worker_processes 2;\npid {lab.dir}/nginx.pid;\nerror_log {lab.dir}/nginx.log;\ndaemon off;\n"
+                    f"events {{ worker_connections 512; }}\nhttp {{ access_log off;\n{temporary}"
+                    f"server {{ listen {h[1]}:{PORT}; location / {{ proxy_pass http://{h[2]}:{PORT}; }} }} }}\n")
+    lab.run("h1", "nginx", "-c", conf).until_listening(PORT, san=False)
+
+
+def frames_of_lan(lab, host):
+    p = lab.exec(host, "cat", "/proc/net/dev")
+    p.wait()
+    return next(int(line.split()[10]) for line in p.lines() if line.split()[0] == "lan0:")
+
+
+@scenario
+def site_of_three_tiers():
+    """nginx on h1, gunicorn on h2, PostgreSQL and Redis on h3, asked from h2."""
+    if SANITIZED:
+        raise Skip("PostgreSQL hangs with a sanitizer preloaded, also without Sandirect")
+    with Lab("veth", hosts=3, mode="daemon") as lab:
+        start_site(lab)
+        hosts = ("h1", "h2", "h3")
+        lan = {h: frames_of_lan(lab, h) for h in hosts}
+        with lab.no_segments(*hosts):
+            p = lab.run("h2", SYSTEM_PYTHON, SITE, "ask", lab.address("h1"), PORT, REQUESTS)
+            p.wait(REQUESTS / 50)
+        got = p.json()
+        say(f"{got}")
+        check((got["right"], got["hits"], got["failed"]) == (REQUESTS, REQUESTS, 0), f"{got}")
+        for h in hosts:
+            sent = frames_of_lan(lab, h) - lan[h]
+            check(sent <= 5, f"{sent} frames left {h} by the LAN")
+
+
+main()
