@@ -71,8 +71,8 @@ struct sw_sock {
 	struct linger linger;
 	uint64_t recv_timeout_ns, send_timeout_ns; /* 0: none */
 	int recv_low;
-	bool kernel_bound; /* has an option that the SAN path does not carry */
-	int stat_record;   /* statfile.c; -1: none */
+	bool kernel_bound;	      /* has an option that the SAN path does not carry */
+	int stat_record;	      /* statfile.c; -1: none */
 	uint64_t *stat_out, *stat_in; /* in the record, where no helper brings it up to date; or NULL */
 };
 
