@@ -161,6 +161,11 @@ bool refuse(struct broker *b, struct client *c, uint32_t id, int error, enum sd_
 	return answer(c, &m);
 }
 
+bool is_permitted(const struct broker *b, bool server, const char *program, const struct sd_addr *addr)
+{
+	return !b->cfg.permits || b->cfg.permits(b->cfg.ctx, server, program, addr);
+}
+
 static bool on_hello(struct broker *b, struct client *c, const struct channel_message *m)
 {
 	struct channel_message a = {.type = CHANNEL_WELCOME,
@@ -169,6 +174,7 @@ static bool on_hello(struct broker *b, struct client *c, const struct channel_me
 			b->cfg.max_connections}};
 
 	c->greeted = a.welcome.version == CHANNEL_VERSION;
+	memcpy(c->program, m->hello.program, sizeof c->program);
 	if (!c->greeted)
 		a.welcome.version = 0;
 	return answer(c, &a) && c->greeted;
@@ -183,6 +189,8 @@ static enum sd_reason reason_of(int error)
 		return SD_REASON_PEER_REFUSED;
 	case -EDQUOT:
 		return SD_REASON_LIMIT_USER;
+	case -EPERM:
+		return SD_REASON_RULE;
 	default:
 		return SD_REASON_NO_MEMORY;
 	}
@@ -202,15 +210,19 @@ static bool on_call(struct broker *b, struct client *c, struct channel_message *
 static bool on_connect(struct broker *b, struct client *c, struct channel_message *m, uint64_t now)
 {
 	struct channel_message a;
-	int r = stream_join(b, c, &m->connect, m->fds[0], now, &a);
+	int r = -EPERM;
 	bool ok;
+
+	if (is_permitted(b, false, c->program, &m->connect.peer))
+		r = stream_join(b, c, &m->connect, m->fds[0], now, &a);
 
 	if (r == -EHOSTUNREACH)
 		return on_call(b, c, m);
 	/* A program that is answered may count on its port's being free when it closes its socket. */
 	if (r) {
 		waste_message(b, c->uid, m);
-		return refuse(b, c, m->id, r == -EAGAIN || r == -EDQUOT ? -ECONNREFUSED : r, reason_of(r));
+		return refuse(b, c, m->id, r == -EAGAIN || r == -EDQUOT || r == -EPERM ? -ECONNREFUSED : r,
+			reason_of(r));
 	}
 	m->n_fds = 0;
 	a.id = m->id;

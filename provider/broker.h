@@ -57,6 +57,10 @@ struct broker_config {
 	uint32_t max_connections;	      /* of one user, counting each end; 0: 16384 */
 	unsigned max_class;		      /* of rings, segment.h; 0: 6 (256 KiB) */
 	const struct broker_outside *outside; /* NULL: there are no other hosts. Outlives the broker */
+	/* May this program connect to addr, or be connected to at it (server)? NULL: all may. Asked for each
+	 * connection, so that the answer may change. */
+	bool (*permits)(void *ctx, bool server, const char *program, const struct sd_addr *addr);
+	void *ctx;
 };
 
 struct broker_stats {

@@ -351,6 +351,7 @@ int listener_add(struct broker *b, const struct client *c, const struct channel_
 		}
 		return r;
 	}
+	memcpy(q->program, c->program, sizeof q->program);
 	set_backlog(b, q, m->backlog);
 	answer->fds[0] = q->half;
 	if (q->socket < 0 && !kernel_knows(b, netns)) {

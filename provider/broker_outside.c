@@ -131,6 +131,8 @@ int broker_incoming(struct broker *b, const struct sd_addr *local, const struct 
 	struct queue *q;
 	int half[2], r = queue_choose(b, b->netns, local, peer, &q);
 
+	if (!r && !is_permitted(b, true, q->program, local))
+		r = -EPERM;
 	if (r)
 		return r;
 	/* Nobody of this host has asked for it: who listens pays. */

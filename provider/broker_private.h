@@ -70,6 +70,7 @@ struct client {
 	struct list node;
 	uid_t uid;
 	struct list calls; /* broker_call.node */
+	char program[CHANNEL_NAME_LEN];
 	bool greeted;
 	/* Is not heard until it has read its answers; what it has sent may be all that keeps it from hanging
 	 * up, so that has an end. */
@@ -105,7 +106,8 @@ struct queue {
 	int half;   /* the programs' */
 	int socket; /* where the kernel cannot be asked who listens: it shows that they still do. Or -1 */
 	uint64_t cookie; /* the kernel's socket's */
-	uid_t owner;	 /* its */
+	char program[CHANNEL_NAME_LEN];
+	uid_t owner; /* its */
 	struct list leases;
 	struct list offered; /* stream.offer */
 	uint32_t backlog, pending;
@@ -151,6 +153,7 @@ struct stream {
 
 /* --- broker.c --- */
 
+bool is_permitted(const struct broker *b, bool server, const char *program, const struct sd_addr *addr);
 /* False: the program does not read its answers, and is to be given up. */
 bool answer(struct client *c, struct channel_message *m);
 bool refuse(struct broker *b, struct client *c, uint32_t id, int error, enum sd_reason reason);

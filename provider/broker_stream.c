@@ -219,6 +219,8 @@ int stream_join(struct broker *b, const struct client *c, const struct channel_c
 	if (!sd_addr_same_ip(&m->local, &m->peer) && !kernel_has_address(b, socket, netns, &m->peer, now))
 		return -EHOSTUNREACH;
 	r = queue_choose(b, netns, &m->peer, &m->local, &q);
+	if (!r && !is_permitted(b, true, q->program, &m->peer))
+		r = -EPERM;
 	if (!r)
 		r = stream_make(b, netns, &m->local, &m->peer, c->uid, half, &s);
 	if (r)

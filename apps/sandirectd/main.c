@@ -32,6 +32,9 @@ struct options {
 	bool verbose;
 };
 
+static struct options options;
+static struct cfg cfg;
+
 const char *argp_program_version = "sandirectd " SANDIRECT_VERSION;
 
 static const struct argp_option arguments[] = {
@@ -124,9 +127,36 @@ static int open_signals(void)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGHUP);
 	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static int read_config(struct cfg *out, char err[CFG_ERR_LEN])
+{
+	return options.config ? cfg_load_file(out, options.config, err, CFG_ERR_LEN)
+			      : cfg_load(out, err, CFG_ERR_LEN);
+}
+
+/* Rules, for connections from now on, and how much is logged. Ports stay as they are. */
+static void reload(void)
+{
+	static struct cfg fresh;
+	char err[CFG_ERR_LEN];
+
+	notify("RELOADING=1");
+	if (read_config(&fresh, err)) {
+		sd_error("%s; the rules stay as they were", err);
+	} else {
+		memcpy(cfg.rules, fresh.rules, sizeof cfg.rules);
+		cfg.n_rules = fresh.n_rules;
+		cfg.log_level = fresh.log_level;
+		if (!options.verbose)
+			sd_log_open(cfg.log_level, NULL, NULL);
+		sd_info("%u rules", cfg.n_rules);
+	}
+	notify("READY=1");
 }
 
 /* False: to end. */
@@ -135,27 +165,30 @@ static bool on_signals(struct service *s, int fd)
 	struct signalfd_siginfo info;
 
 	while (read(fd, &info, sizeof info) == sizeof info) {
-		if (info.ssi_signo != SIGUSR1)
+		if (info.ssi_signo == SIGUSR1)
+			service_tell(s);
+		else if (info.ssi_signo == SIGHUP)
+			reload();
+		else
 			return false;
-		service_tell(s);
 	}
 	return true;
 }
 
 /* Ports and transport are the file's; where to listen is the command line's, then the file's. */
-static int load(struct options *o, struct cfg *cfg)
+static int load(void)
 {
 	char err[CFG_ERR_LEN];
-	int r = o->config ? cfg_load_file(cfg, o->config, err, sizeof err) : cfg_load(cfg, err, sizeof err);
+	int r = read_config(&cfg, err);
 
 	if (r) {
 		sd_error("%s", err);
 		return r;
 	}
-	if (!o->socket)
-		o->socket = cfg->daemon[0] ? cfg->daemon : DEFAULT_SOCKET;
-	if (!o->verbose)
-		sd_log_open(cfg->log_level, NULL, NULL);
+	if (!options.socket)
+		options.socket = cfg.daemon[0] ? cfg.daemon : DEFAULT_SOCKET;
+	if (!options.verbose)
+		sd_log_open(cfg.log_level, NULL, NULL);
 	return 0;
 }
 
@@ -168,27 +201,25 @@ int main(int argc, char **argv)
 		"It stays in the foreground and logs to standard error. SIGUSR1 makes it log what it has; "
 		"SIGTERM "
 		"ends it, and connections inside the host go on."};
-	static struct cfg cfg;
-	struct options o = {0};
 	struct service_config sc = {.cfg = &cfg};
 	struct service *s;
 	int door, signals, r;
 
-	argp_parse(&argp, argc, argv, 0, NULL, &o);
-	sd_log_open(o.verbose ? SD_LOG_DEBUG : SD_LOG_INFO, NULL, NULL);
-	if (load(&o, &cfg))
+	argp_parse(&argp, argc, argv, 0, NULL, &options);
+	sd_log_open(options.verbose ? SD_LOG_DEBUG : SD_LOG_INFO, NULL, NULL);
+	if (load())
 		return 1;
 	want_files();
 	signals = open_signals();
-	sc.max_connections = o.max_connections;
+	sc.max_connections = options.max_connections;
 	/* Who reaches the door finds somebody behind it. */
 	if (service_open(&sc, &s))
 		return 1;
 	door_open_records(cfg.runtime_dir);
-	door = door_open(o.socket);
-	if (door < 0 || drop_rights(o.user))
+	door = door_open(options.socket);
+	if (door < 0 || drop_rights(options.user))
 		return 1;
-	sd_info("ready at %s", o.socket);
+	sd_info("ready at %s", options.socket);
 	notify("READY=1");
 	r = service_run(s, door, signals, on_signals);
 	notify("STOPPING=1");

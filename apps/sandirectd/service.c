@@ -146,11 +146,20 @@ static void sleep_until_work(struct service *s, int signals, struct pollfd p[2])
 	s->look_at = 0;
 }
 
+static bool permits(void *ctx, bool server, const char *program, const struct sd_addr *addr)
+{
+	const struct service *s = ctx;
+
+	return cfg_match(s->cfg.cfg, server ? CFG_SERVER : CFG_CLIENT, program, addr) != CFG_TCP;
+}
+
 int service_run(struct service *s, int door, int signals, bool (*on_signals)(struct service *s, int signals))
 {
 	struct broker_config bc = {.size = sizeof bc,
 		.max_connections = s->cfg.max_connections,
-		.outside = s->bridge ? bridge_outside(s->bridge) : NULL};
+		.outside = s->bridge ? bridge_outside(s->bridge) : NULL,
+		.permits = permits,
+		.ctx = s};
 	struct pollfd p[2];
 	int r = broker_open(&bc, door, &s->broker);
 

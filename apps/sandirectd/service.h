@@ -11,7 +11,7 @@
 struct service;
 
 struct service_config {
-	const struct cfg *cfg;	  /* ports and transport */
+	const struct cfg *cfg;	  /* ports and transport; its rules may change between calls of on_signals */
 	uint32_t max_connections; /* of one user; 0: the broker's default */
 };
 

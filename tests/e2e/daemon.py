@@ -94,13 +94,20 @@ class Daemon:
         self.before = 0
         self.log = tempfile.mktemp(prefix="daemon-", suffix=".log", dir=self.dir)
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen([SANDIRECTD, "-v", "-s", self.socket], stdin=subprocess.DEVNULL, stdout=log,
+            self.process = subprocess.Popen([SANDIRECTD, "-v", "-c", self.config], stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, start_new_session=True)
         self.pid = self.process.pid
         until(lambda: "ready at" in Path(self.log).read_text(), 10, "the daemon is ready")
         self.counts()
         # Of the first one, before there are programs.
         self.files = getattr(self, "files", None) or self.open_files()
+
+    def reload(self):
+        def answers():
+            return len(re.findall(r"\d+ rules$|stay as they were$", Path(self.log).read_text(), re.M))
+        before = answers()
+        self.process.send_signal(signal.SIGHUP)
+        until(lambda: answers() > before, 5, "the daemon has read its rules again")
 
     def kill(self):
         self.process.kill()

@@ -270,6 +270,33 @@ def stat_counts_bytes():
                   lambda: f"bytes of {p} in {d.until_san(p)}")
 
 
+# --- rules ---
+
+@scenario
+def rules_change_while_connections_last():
+    """The daemon reads its rules again on SIGHUP: for connections from then on, of programs that run already."""
+    with Daemon() as d:
+        server = serve(d)
+        client = d.peer("ask", PORT, "--hold", "--bytes", 100000, stdin=subprocess.PIPE)
+        client.until_line("holding")
+        d.until_san(client)
+        d.check_made(1, 1)
+        text = Path(d.config).read_text()
+        Path(d.config).write_text(text + f"[rules]\nrule = tcp role=server port={PORT}\n")
+        d.reload()
+        ask(d, 2)
+        d.check_made(0, 0)
+        Path(d.config).write_text(text + "[rules]\nrule = nonsense\n")
+        d.reload()
+        Path(d.config).write_text(text)
+        d.reload()
+        ask(d, 2)
+        d.check_made(2, 2)
+        client.tell("go")
+        client.wait(10)
+        check(server.running(), "the server has ended")
+
+
 # --- users ---
 
 def opens(user, pid):
