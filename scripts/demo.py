@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Compares kernel TCP with the SAN between two lab hosts: the same programs, alternating runs, medians.
+"""Compares kernel TCP with the SAN between two lab hosts, or inside one: the same programs, alternating runs, medians.
 
 Called by ./demo. The exit status is 0 when every measurement ran, those of the SAN on the SAN path; whether a gate is
 met is told in the table. docs/performance.md describes the method.
@@ -50,7 +50,7 @@ class Key:
         return self.ratio() <= self.gate if self.less_is_better else self.ratio() >= self.gate
 
 
-KEYS = [
+BETWEEN_HOSTS = [
     Key("rtt_p50_us", "64 B ping-pong, RTT p50, us", 0.25, True),
     Key("rtt_p99_us", "64 B ping-pong, RTT p99, us", None, True),
     Key("redis_get_c1", "Redis GET/s, 1 connection", 2),
@@ -62,7 +62,22 @@ KEYS = [
     Key("bulk_9000_gbps", "bulk, MTU 9000, Gbit/s", 1.5),
     Key("conn_per_s", "connections/s", 3),
 ]
-BY_NAME = {k.name: k for k in KEYS}
+# By the daemon and shared memory, against kernel TCP over the loopback.
+INSIDE_HOST = [
+    Key("rtt_p50_us", "64 B ping-pong, polling, RTT p50, us", 0.1, True),
+    Key("rtt_p99_us", "64 B ping-pong, polling, RTT p99, us", None, True),
+    Key("rtt_asleep_us", "64 B ping-pong, both sleep, p50, us", None, True),
+    Key("futex_asleep_us", "the same beside a bare futex's, us", 1.1, True),
+    Key("redis_get_c1", "Redis GET/s, 1 connection"),
+    Key("redis_set_c1", "Redis SET/s, 1 connection"),
+    Key("redis_get_c50", "Redis GET/s, 50 connections", 2.5),
+    Key("redis_set_c50", "Redis SET/s, 50 connections"),
+    Key("msgs_64", "64 B messages/s, one way"),
+    Key("bulk_gbps", "bulk, Gbit/s", 2),
+    Key("conn_per_s", "connections/s"),
+]
+KEYS = BETWEEN_HOSTS
+BY_NAME = {}
 
 
 class Machine:
@@ -96,10 +111,13 @@ class Machine:
 class Lab:
     NAME = "demo"
 
-    def __init__(self, build, mtu, hugepages):
+    def __init__(self, build, mtu, hugepages, inside=False):
         self.build = build.resolve()
         self.command = [str(self.build / "apps/sandirect"), "lab", "--name", self.NAME]
         self.options = ["--mtu", str(mtu), "--hugepages", "auto" if hugepages else "off"]
+        self.client_host = "h1" if inside else "h2"
+        if inside:
+            self.options += ["--mode", "daemon", "--link", "udp"]
 
     def __enter__(self):
         self.down()
@@ -194,7 +212,7 @@ class Server:
 
 def run_client(lab, path, args, timeout):
     try:
-        r = subprocess.run(lab.prefix(path, "h2") + args, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        r = subprocess.run(lab.prefix(path, lab.client_host) + args, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                            timeout=timeout, preexec_fn=pin(CLIENT_CPU))
     except subprocess.TimeoutExpired as e:
         raise Failure(f"{args[0]} over {path} did not end within {timeout} s") from e
@@ -205,6 +223,7 @@ def run_client(lab, path, args, timeout):
 
 class Benchmark:
     """What both programs are, and how a run's output becomes values."""
+    environment = {}
 
     def __init__(self, build, seconds):
         self.bench = str((build / "tests/bench/sockbench").resolve())
@@ -230,6 +249,27 @@ class PingPong(Benchmark):
         return r["p50_us"], r["p99_us"]
 
 
+class Asleep(PingPong):
+    keys = ("rtt_asleep_us",)
+    environment = {"SANDIRECT_SPIN_US": "0"}
+
+    def client(self, path):
+        return self.sockbench(path, "-m", "pp", "-n", "64", "-w", "block")
+
+    def parse(self, out):
+        return (json.loads(out)["p50_us"],)
+
+
+class BesideFutex(Asleep):
+    """What is called TCP here is no TCP: two processes that do nothing but wake each other."""
+    keys = ("futex_asleep_us",)
+
+    def client(self, path):
+        if path == "san":
+            return super().client(path)
+        return [self.bench.replace("sockbench", "futexbench"), str(self.seconds), str(CLIENT_CPU), str(SERVER_CPU)]
+
+
 class Messages(Benchmark):
     keys = ("msgs_64",)
 
@@ -241,9 +281,9 @@ class Messages(Benchmark):
 
 
 class Bulk(Benchmark):
-    def __init__(self, build, seconds, mtu):
+    def __init__(self, build, seconds, mtu=None):
         super().__init__(build, seconds)
-        self.keys = (f"bulk_{mtu}_gbps",)
+        self.keys = (f"bulk_{mtu}_gbps" if mtu else "bulk_gbps",)
 
     def client(self, path):
         return self.sockbench(path, "-m", "stream", "-n", "65536")
@@ -307,6 +347,7 @@ class Proof:
 
 def measure(lab, benchmark, path, proof, look=False):
     args, ready = benchmark.server()
+    os.environ.update(benchmark.environment)
     before = lab.segments()
     server = Server(lab, path, args, ready)
     try:
@@ -316,6 +357,8 @@ def measure(lab, benchmark, path, proof, look=False):
         stat = server.stat() if path == "san" else None
     finally:
         server.stop()
+        for name in benchmark.environment:
+            del os.environ[name]
     proof.check(benchmark, path, lab.segments() - before, stat)
     return benchmark.parse(out)
 
@@ -333,7 +376,7 @@ def measure_again(lab, benchmark, path, proof, look):
 
 def look_on(lab, benchmark, path, proof):
     """One more run, in whose middle `sandirect stat` is called."""
-    client = subprocess.Popen(lab.prefix(path, "h2") + benchmark.client(path), stdout=subprocess.DEVNULL,
+    client = subprocess.Popen(lab.prefix(path, lab.client_host) + benchmark.client(path), stdout=subprocess.DEVNULL,
                               preexec_fn=pin(CLIENT_CPU))
     try:
         time.sleep(benchmark.seconds * 0.8)
@@ -398,12 +441,24 @@ def parse_arguments():
     p.add_argument("--json", metavar="FILE", help="write the medians there")
     p.add_argument("--no-hugepages", action="store_true", help="run the SAN ports without hugepages")
     p.add_argument("--runs", type=int, default=5, help="of each kind (default 5)")
+    p.add_argument("--inside", action="store_true", help="inside one host, with the daemon, instead of between two")
     p.add_argument("--quick", action="store_true", help="one short run of each kind")
     return p.parse_args()
 
 
+def compare_inside(a, proof, seconds, runs):
+    benchmarks = [PingPong(a.build, seconds), Asleep(a.build, seconds), BesideFutex(a.build, seconds),
+                  Messages(a.build, seconds), Connections(a.build, seconds), Redis(a.build, seconds, 1),
+                  Redis(a.build, seconds, 50), Bulk(a.build, seconds)]
+    with Lab(a.build, 1500, False, inside=True) as lab:
+        alternate(lab, benchmarks, runs, proof)
+
+
 def compare(a, proof):
     seconds, runs = (0.3, 1) if a.quick else (1, a.runs)
+    if a.inside:
+        compare_inside(a, proof, seconds, runs)
+        return runs
     for mtu in (1500, 9000):
         benchmarks = [Bulk(a.build, seconds, mtu)]
         if mtu == 1500:
@@ -420,13 +475,16 @@ def on_signal(number, _frame):
 
 
 def main():
+    global KEYS
     a = parse_arguments()
+    KEYS = INSIDE_HOST if a.inside else BETWEEN_HOSTS
+    BY_NAME.update({k.name: k for k in KEYS})
     if os.cpu_count() < 2:
         sys.exit("The demo needs two processors.")
     for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(s, on_signal)
     signal.alarm(DEADLINE_S)
-    machine = Machine(a.build, not a.no_hugepages)
+    machine = Machine(a.build, not a.no_hugepages and not a.inside)
     proof = Proof()
     try:
         runs = compare(a, proof)
