@@ -69,6 +69,7 @@ static const struct key transport_keys[] = {
 static const struct key port_keys[] = {
 	{"netdev", TEXT, IN(cfg_port, netdev), 0, 0, "the name of a network interface", "san0"},
 	{"device", TEXT, IN(cfg_port, device), 0, 0, "udp or a DPDK device", "0000:03:00.1"},
+	{"miniport", BOOL, IN(cfg_port, miniport), 0, 0, "on or off", "off"},
 	{"mtu", MTU, IN(cfg_port, mtu), 576, 9600, "a whole number from 576 to 9600", "1500"},
 	{"mac", MAC, IN(cfg_port, mac), 0, 0, "a unicast Ethernet address", "02:00:00:00:00:01"},
 	{"hugepages", CHOICE, IN(cfg_port, hugepages), 0, 0, "auto, on, off", "auto"},

@@ -9,6 +9,9 @@
 #include "base/clock.h"
 
 /* Room in front of a packet for any header; the frame then starts where its own header does. */
+/* How often the kernel is asked for what it has to send. */
+#define KERNEL_MIN_NS	 (20 * SD_US)
+#define KERNEL_MAX_NS	 (1 * SD_MS)
 #define HEADROOM	 ENCAP_MAX
 #define ENTROPY_PORT_MIN 49152u
 #define STUCK_NS	 (10 * SD_MS)
@@ -113,6 +116,8 @@ void engine_close(struct engine *e)
 
 		p->port->ops->tx_put(p->port, p->spare, p->n_spare);
 		p->port->ops->tx_put(p->port, p->unsent, p->n_unsent);
+		if (p->kernel)
+			miniport_close(p->kernel);
 		port_close(p->port);
 	}
 	e->n_ports = 0;
@@ -200,6 +205,10 @@ void engine_poll_links(struct engine *e, uint64_t now)
 		if (!p->port->ops->link_poll(p->port))
 			continue;
 		p->port->ops->info(p->port, &p->info);
+		if (p->kernel) {
+			miniport_set_link(p->kernel, p->info.link_up || !(p->info.caps & PORT_CAP_LINK));
+			miniport_set_caps(p->kernel, p->info.caps);
+		}
 		if (p->info.link_up && !was_up)
 			engine_announce(e);
 	}
@@ -214,19 +223,20 @@ static bool is_for_all(const struct sd_addr *a)
 			      : a->ip[0] == 0xff;
 }
 
-static void receive_frame(struct engine *e, unsigned index, const struct port_frame *f, uint64_t now)
+/* False: it is none of ours. */
+static bool receive_frame(struct engine *e, unsigned index, const struct port_frame *f, uint64_t now)
 {
 	struct engine_port *p = &e->ports[index];
 	struct encap_view v;
 	struct tp_rx rx;
 
 	if (f->flags & PORT_RX_CSUM_BAD)
-		return;
+		return false;
 	if (encap_parse(f->data, f->len, TP_UDP_PORT, e->verify_csum && !(f->flags & PORT_RX_CSUM_OK), &v))
-		return;
+		return false;
 	if (!is_own(p, &v.flow.dst) && !is_for_all(&v.flow.dst)) {
 		e->stats.rx_foreign++;
-		return;
+		return false;
 	}
 	rx.local = v.flow.dst;
 	rx.peer = v.flow.src;
@@ -235,20 +245,27 @@ static void receive_frame(struct engine *e, unsigned index, const struct port_fr
 	rx.ce = v.ce;
 	rx.late = e->late;
 	tp_input(e->tp, now, v.payload, v.payload_len, &rx);
+	return true;
 }
 
 static unsigned receive(struct engine *e, unsigned index, uint64_t now)
 {
+	struct miniport *kernel = e->ports[index].kernel;
 	struct port *port = e->ports[index].port;
-	struct port_frame frames[ENGINE_BURST];
-	unsigned n = port->ops->rx(port, frames, ENGINE_BURST);
+	struct port_frame frames[ENGINE_BURST], others[ENGINE_BURST];
+	unsigned n = port->ops->rx(port, frames, ENGINE_BURST), n_others = 0;
 
 	if (!n)
 		return 0;
 	for (unsigned i = 0; i < n; i++) {
 		if (i + 1 < n)
 			__builtin_prefetch(frames[i + 1].data);
-		receive_frame(e, index, &frames[i], now);
+		if (!receive_frame(e, index, &frames[i], now))
+			others[n_others++] = frames[i];
+	}
+	if (kernel && n_others) {
+		miniport_to_kernel(kernel, others, n_others);
+		e->ports[index].kernel_at = 0; /* it may have an answer */
 	}
 	port->ops->rx_done(port, frames, n);
 	return n;
@@ -389,6 +406,54 @@ unsigned engine_flush(struct engine *e, uint64_t now)
 	return total;
 }
 
+/* --- the kernel --- */
+
+void engine_set_miniport(struct engine *e, unsigned index, struct miniport *m)
+{
+	e->ports[index].kernel = m;
+}
+
+void engine_hurry_kernel(struct engine *e)
+{
+	for (unsigned i = 0; i < e->n_ports; i++)
+		e->ports[i].kernel_at = 0;
+}
+
+/* To ask costs a system call: the longer it has been quiet, the more rarely. Sleep ends when it has
+ * something.
+ */
+static void pace_kernel(struct engine_port *p, uint64_t now, bool found)
+{
+	uint64_t quiet;
+
+	if (found)
+		p->kernel_sent = now;
+	quiet = (now - p->kernel_sent) / 8;
+	p->kernel_at = now + (quiet < KERNEL_MIN_NS	     ? KERNEL_MIN_NS
+				     : quiet < KERNEL_MAX_NS ? quiet
+							     : KERNEL_MAX_NS);
+	if (found)
+		p->kernel_at = now;
+}
+
+/* Sends what the kernel has to send. While the port is full the kernel keeps it. */
+static unsigned forward_kernel(struct engine *e, struct engine_port *p, uint64_t now)
+{
+	struct port_frame frames[ENGINE_BURST];
+	unsigned n, filled;
+
+	if (!p->kernel || now < p->kernel_at || !may_take(e, p, now))
+		return 0;
+	n = p->port->ops->tx_get(p->port, frames, ENGINE_BURST);
+	filled = n ? miniport_from_kernel(p->kernel, frames, n) : 0;
+	if (filled < n)
+		p->port->ops->tx_put(p->port, frames + filled, n - filled);
+	if (filled)
+		transmit(e, p, frames, filled, now);
+	pace_kernel(p, now, filled > 0);
+	return filled;
+}
+
 unsigned engine_progress(struct engine *e, uint64_t now)
 {
 	unsigned work = 0;
@@ -397,7 +462,7 @@ unsigned engine_progress(struct engine *e, uint64_t now)
 	e->late = now - e->polled_at > LATE_NS;
 	e->polled_at = now;
 	for (unsigned i = 0; i < e->n_ports; i++)
-		work += receive(e, i, now);
+		work += receive(e, i, now) + forward_kernel(e, &e->ports[i], now);
 	if (now >= tp_next_timeout(e->tp)) {
 		tp_timeout(e->tp, now);
 		work++;

@@ -12,6 +12,7 @@
 
 #include "base/addr.h"
 #include "drivers/encap.h"
+#include "drivers/miniport.h"
 #include "drivers/port.h"
 #include "provider/arena.h"
 #include "provider/resolver.h"
@@ -32,7 +33,9 @@ struct engine_port {
 	unsigned n_spare;
 	struct port_frame unsent[ENGINE_BURST];
 	unsigned n_unsent;
-	uint64_t blocked_at; /* since when it has taken nothing; 0: it takes what it gets */
+	uint64_t blocked_at;		 /* since when it has taken nothing; 0: it takes what it gets */
+	struct miniport *kernel;	 /* gets what is not ours, and sends by the port; NULL: nobody does */
+	uint64_t kernel_at, kernel_sent; /* when the kernel is asked next, and when it had something */
 };
 
 struct engine_stats {
@@ -70,6 +73,10 @@ int engine_open(struct engine *e, struct tp_config *cfg, const struct resolver_c
 	const struct engine_ops *ops, uint64_t now);
 /* Takes over port. -ENOSPC. */
 int engine_add_port(struct engine *e, struct port *port, int ifindex);
+/* The kernel shares port index by m, which is the engine's from then on. */
+void engine_set_miniport(struct engine *e, unsigned index, struct miniport *m);
+/* The kernel has something to send: it is asked with the next progress. */
+void engine_hurry_kernel(struct engine *e);
 /* Tells port index what addresses it has; announces new ones. */
 void engine_set_addrs(struct engine *e, unsigned index, const struct sd_addr *addrs, unsigned n);
 /* Closes ports and frees everything without a word to the peers. */

@@ -6,11 +6,14 @@
  * would send to it by that interface without a router. Guarded by the domain's token.
  */
 #include <errno.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -198,18 +201,62 @@ static void choose_udp_addrs(struct ether *x, int ifindex, struct port_config *c
 		c->udp_bind_too = best[1];
 }
 
+/* The kernel's interface, which keeps its addresses and routes while nobody has the port. */
+static int open_miniport(struct ether *x, unsigned i, struct port *port, char *err, size_t err_len)
+{
+	struct miniport_config c = {.size = sizeof c,
+		.name = x->ports[i].netdev,
+		.offloads = MINIPORT_OFFLOAD_ALL,
+		.persist = true};
+	struct port_info info;
+	struct miniport *m;
+	int r;
+
+	port->ops->info(port, &info);
+	memcpy(c.mac, info.mac, sizeof c.mac);
+	c.mtu = info.mtu;
+	c.port_caps = info.caps;
+	c.link_up = info.link_up || !(info.caps & PORT_CAP_LINK);
+	r = miniport_open(&c, &m, err, err_len);
+	if (r)
+		return r;
+	pv_domain_guard_fd(x->pv.domain, miniport_fd(m), PV_GUARD_OWN);
+	r = engine_add_port(&x->engine, port, miniport_index(m));
+	if (r)
+		miniport_close(m);
+	else
+		engine_set_miniport(&x->engine, x->engine.n_ports - 1, m);
+	return r;
+}
+
+/* An interface that has outlived the port's last owner keeps its address: neighbours know it by that. */
+static void keep_mac(const char *netdev, struct port_config *c)
+{
+	static const uint8_t none[6];
+	struct ifreq r = {0};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	snprintf(r.ifr_name, sizeof r.ifr_name, "%.15s", netdev);
+	if (fd >= 0 && !memcmp(c->mac, none, sizeof none) && !ioctl(fd, SIOCGIFHWADDR, &r))
+		memcpy(c->mac, r.ifr_hwaddr.sa_data, sizeof c->mac);
+	if (fd >= 0)
+		close(fd);
+}
+
 static int open_port(struct ether *x, unsigned i, char *err, size_t err_len)
 {
 	struct port_config c = x->ports[i].port;
 	int ifindex = netif_index(x->netif, x->ports[i].netdev), r;
 	struct port *port;
 
-	if (!ifindex) {
+	if (!ifindex && !x->ports[i].miniport) {
 		snprintf(err, err_len, "there is no interface %s; create it or correct netdev",
 			x->ports[i].netdev);
 		return -ENODEV;
 	}
-	if (!c.mtu)
+	if (x->ports[i].miniport && ifindex)
+		keep_mac(x->ports[i].netdev, &c);
+	if (!c.mtu && ifindex)
 		c.mtu = netif_mtu(x->netif, ifindex);
 	if (!c.udp_bind.family)
 		choose_udp_addrs(x, ifindex, &c);
@@ -224,7 +271,14 @@ static int open_port(struct ether *x, unsigned i, char *err, size_t err_len)
 	port = x->given[i];
 	x->given[i] = NULL;
 	r = port ? 0 : port_open(&c, &port, err, err_len);
-	return r ? r : engine_add_port(&x->engine, port, ifindex);
+	if (r)
+		return r;
+	if (!x->ports[i].miniport)
+		return engine_add_port(&x->engine, port, ifindex);
+	r = open_miniport(x, i, port, err, err_len);
+	if (r)
+		port_close(port);
+	return r;
 }
 
 static int open_transport(struct ether *x)
@@ -253,6 +307,11 @@ static void guard_fd(void *ctx, int fd, bool own)
 
 static void stop(struct ether *x)
 {
+	for (unsigned i = 0; i < x->engine.n_ports; i++) {
+		if (x->engine.ports[i].kernel)
+			pv_domain_guard_fd(
+				x->pv.domain, miniport_fd(x->engine.ports[i].kernel), PV_GUARD_NONE);
+	}
 	engine_close(&x->engine);
 	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
 		if (x->locks[i] >= 0)
@@ -266,6 +325,26 @@ static void stop(struct ether *x)
 		x->wait_set = -1;
 	}
 	x->started = false;
+}
+
+static bool has_miniport(const struct ether *x)
+{
+	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
+		if (x->ports[i].miniport)
+			return true;
+	}
+	return false;
+}
+
+/* What the kernel has to send ends a sleep. */
+static void watch_kernel(struct ether *x)
+{
+	struct epoll_event ev = {.events = EPOLLIN};
+
+	for (unsigned i = 0; i < x->engine.n_ports; i++) {
+		if (x->engine.ports[i].kernel)
+			epoll_ctl(x->wait_set, EPOLL_CTL_ADD, miniport_fd(x->engine.ports[i].kernel), &ev);
+	}
 }
 
 static int start_all(struct ether *x, char *err, size_t err_len, unsigned *which)
@@ -282,12 +361,13 @@ static int start_all(struct ether *x, char *err, size_t err_len, unsigned *which
 		if (r)
 			return r;
 	}
-	if (x->cfg.n_ports > 1) {
+	if (x->cfg.n_ports > 1 || has_miniport(x)) {
 		x->wait_set = sd_fd_raise(epoll_create1(EPOLL_CLOEXEC));
 		if (x->wait_set < 0)
 			return -errno;
 		pv_domain_guard_fd(x->pv.domain, x->wait_set, PV_GUARD_OWN);
 	}
+	watch_kernel(x);
 	return pv_domain_need_helper(x->pv.domain);
 }
 
@@ -459,6 +539,8 @@ static void ether_disarm(struct pv *p, bool rang)
 
 	if (!x->started)
 		return;
+	if (rang)
+		engine_hurry_kernel(&x->engine);
 	for (unsigned i = 0; i < x->engine.n_ports; i++)
 		x->engine.ports[i].port->ops->disarm(x->engine.ports[i].port);
 }

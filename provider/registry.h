@@ -11,6 +11,7 @@
 struct pv_ether_port {
 	struct port_config port;
 	const char *netdev; /* the kernel interface whose addresses and routes it serves */
+	bool miniport;	    /* that interface is made here: the kernel has no other way to the port's wire */
 	const char
 		*lock_dir; /* directory of the lock files that keep a port to one process; NULL: no locking */
 };

@@ -31,6 +31,7 @@ int sw_ports_open(const struct cfg *cfg, pv_ready_fn *ready, struct pv **out)
 		ports[i] = (struct pv_ether_port){
 			.netdev = c->netdev,
 			.lock_dir = cfg->runtime_dir,
+			.miniport = c->miniport,
 			.port = {.size = sizeof(struct port_config),
 				.name = c->name,
 				.device = c->device,

@@ -21,6 +21,7 @@
 enum {
 	OPT_LINK = 256,
 	OPT_MODE,
+	OPT_MINIPORT,
 	OPT_MTU,
 	OPT_HUGEPAGES,
 	OPT_LOSS,
@@ -44,6 +45,8 @@ static const struct argp_option up_options[] = {
 		"Who has a host's SAN port: embedded, the program that uses it (default), or daemon, a "
 		"sandirectd on each host, for any number of programs",
 		0},
+	{"miniport", OPT_MINIPORT, NULL, 0,
+		"With --mode daemon: the kernel's san0 is the daemon's, and shares the SAN port", 0},
 	{"mtu", OPT_MTU, "BYTES", 0, "IP MTU of the SAN (default 1500)", 0},
 	{"hugepages", OPT_HUGEPAGES, "WHEN", 0, "on, off or auto (default): memory of the SAN ports", 0},
 	{0, 0, 0, 0, "Faults of the SAN, on what each host sends:", 1},
@@ -123,6 +126,9 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 		if (l->mode == LAB_MODES)
 			argp_error(state, "--mode %s: there are embedded and daemon", arg);
 		return 0;
+	case OPT_MINIPORT:
+		l->miniport = true;
+		return 0;
 	case OPT_MTU:
 		l->mtu = (uint16_t)number(state, "--mtu", arg, 1280, 9000);
 		return 0;
@@ -134,6 +140,8 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (l->link == LAB_LINKS)
 			l->link = l->hosts == 2 ? LAB_VHOST : LAB_VETH;
+		if (l->miniport && (l->mode != LAB_DAEMON || l->link == LAB_UDP))
+			argp_error(state, "--miniport needs --mode daemon, and a link of its own: not udp");
 		if (l->hosts != 2 && (l->link == LAB_VHOST || l->link == LAB_MEMIF))
 			argp_error(state, "vhost and memif join two hosts; use --link veth or udp for more");
 		return 0;

@@ -172,6 +172,8 @@ int lab_config_write(const struct lab *l, unsigned host)
 		fprintf(f, "daemon = %s\n", socket);
 	}
 	fprintf(f, "\n[port san0]\nnetdev = san0\nmtu = %u\nhugepages = %s\n", l->mtu, l->hugepages);
+	if (l->miniport)
+		fputs("miniport = on\n", f);
 	write_device(l, host, f);
 	for (unsigned i = 0; i < sizeof faults / sizeof *faults; i++)
 		if (*faults[i].value)

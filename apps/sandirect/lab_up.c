@@ -62,10 +62,20 @@ static int make_addresses(const struct lab *l, unsigned host)
 	if (l->link == LAB_VETH && (spawn_words("ip -n %s link set sanp0 addrgenmode none", ns) ||
 					   spawn_words("ip -n %s link set sanp0 up", ns)))
 		return -1;
-	if (spawn_words("ip -n %s link set san0 up", ns) || spawn_words("ip -n %s link set lan0 up", ns) ||
-		spawn_words("ip -n %s addr add 10.77.0.%u/24 dev san0", ns, host) ||
-		spawn_words("ip -n %s addr add fd77::%x/64 dev san0 nodad", ns, host) ||
+	if (spawn_words("ip -n %s link set lan0 up", ns) ||
 		spawn_words("ip -n %s addr add 10.78.0.%u/24 dev lan0", ns, host))
+		return -1;
+	return 0;
+}
+
+static int make_san_addresses(const struct lab *l, unsigned host)
+{
+	char ns[64];
+
+	lab_netns(l, host, ns);
+	if (spawn_words("ip -n %s link set san0 up", ns) ||
+		spawn_words("ip -n %s addr add 10.77.0.%u/24 dev san0", ns, host) ||
+		spawn_words("ip -n %s addr add fd77::%x/64 dev san0 nodad", ns, host))
 		return -1;
 	return 0;
 }
@@ -102,6 +112,8 @@ static int wait_for_links(const struct lab *l, unsigned host)
 		if (host)
 			rc = wait_for_interface(ns, names[i]);
 		for (unsigned h = 1; !host && !rc && h <= l->hosts; h++) {
+			if (l->miniport && !strcmp(names[i], "san0"))
+				break;
 			snprintf(port, sizeof port, "%s-h%u", names[i], h);
 			rc = wait_for_interface(ns, port);
 		}
@@ -149,17 +161,23 @@ static int build(const struct lab *l)
 	lab_switch_netns(l, ns);
 	if (l->hosts != 2 && make_netns(ns))
 		return -1;
-	if (make_segment(l, "san0", l->mtu) || make_segment(l, "lan0", 1500))
+	if ((!l->miniport && make_segment(l, "san0", l->mtu)) || make_segment(l, "lan0", 1500))
 		return -1;
 	if (l->link == LAB_VETH && make_segment(l, "sanp0", l->mtu + SANP_HEADROOM))
 		return -1;
 	for (unsigned i = 1; i <= l->hosts; i++)
-		if (make_addresses(l, i))
+		if (make_addresses(l, i) || (!l->miniport && make_san_addresses(l, i)))
+			return -1;
+	/* They make san0. */
+	if (l->miniport && lab_start_daemons(l))
+		return -1;
+	for (unsigned i = 1; l->miniport && i <= l->hosts; i++)
+		if (make_san_addresses(l, i))
 			return -1;
 	for (unsigned i = l->hosts == 2; i <= l->hosts; i++)
 		if (wait_for_links(l, i))
 			return -1;
-	if (l->mode == LAB_DAEMON && lab_start_daemons(l))
+	if (l->mode == LAB_DAEMON && !l->miniport && lab_start_daemons(l))
 		return -1;
 	return make_state(l);
 }

@@ -110,6 +110,10 @@ class Program:
             return m
         return until(found, seconds, f"{pattern!r} from {self}")
 
+    def until_error(self, text, seconds=20):
+        until(lambda: text in self.errors(), seconds, f"{text!r} from {self}")
+        return self
+
     def until_listening(self, port, seconds=20, san=True):
         """Whoever it is in the program's namespace. Over the switch also until its SAN port, if it gets one, is open."""
         def found():
@@ -166,9 +170,10 @@ class Lab:
 
     FAULTS = ("loss", "duplicate", "reorder", "corrupt", "delay", "jitter", "rate")
 
-    def __init__(self, link="vhost", hosts=2, mtu=1500, mode="embedded", **faults):
+    def __init__(self, link="vhost", hosts=2, mtu=1500, mode="embedded", miniport=False, **faults):
         self.link, self.mode, self.name = link, mode, f"e2e{os.getpid()}"
         self.options = ["--hosts", str(hosts), "--link", link, "--mtu", str(mtu), "--mode", mode]
+        self.options += ["--miniport"] if miniport else []
         for fault, value in faults.items():
             check(fault in self.FAULTS, f"no fault: {fault}")
             if value:
@@ -222,6 +227,17 @@ class Lab:
 
     def command(self, *words):
         return subprocess.run([SANDIRECT, "lab", "--name", self.name, *words], capture_output=True, text=True)
+
+    def restart_daemon(self, host):
+        """Without a word to the one that is there."""
+        conf = str(Path(self.dir, f"lab-{self.name}", f"{host}.conf"))
+        for p in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (p / "cmdline").read_bytes().split(b"\0")
+                if conf.encode() in words and words[0].endswith(b"sandirectd"):
+                    os.kill(int(p.name), signal.SIGKILL)
+        daemon = Path(SANDIRECT).with_name("sandirectd")
+        return self.exec(host, daemon, "--config", conf, "--user", "root", "--verbose").until_error("ready at")
 
     def address(self, host, family=4, net="san"):
         i = int(host[1:])

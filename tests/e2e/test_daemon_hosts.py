@@ -5,7 +5,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from harness import KERNEL_ONLY, PYTHON, SANITIZED, Lab, Skip, check, main, need, say, scenario, until
+from harness import KERNEL_ONLY, PYTHON, SANITIZED, Lab, Skip, check, equal, main, need, say, scenario, until
 
 PORT = 7700
 MIB = 1 << 20
@@ -60,6 +60,37 @@ def killed_on_the_other_host():
             else:
                 until(lambda: not lab.connections(server, role="server"), 15, "the server's connection is gone")
                 server.signal(signal.SIGTERM)
+
+
+# --- the kernel beside ---
+
+def pings(lab, count=5):
+    """How many of so many are answered."""
+    p = lab.exec("h1", "ping", "-c", count, "-i", 0.1, "-W", 1, lab.address("h2"))
+    p.wait(20, status=None)
+    return int(p.output().split(" received")[0].split()[-1])
+
+
+@scenario
+def kernel_shares_the_port():
+    """Ping and kernel TCP go by the SAN's wire, also while the SAN is busy, and again when the daemon is."""
+    need("ping")
+    with Lab("vhost", mode="daemon", miniport=True) as lab:
+        until(lambda: pings(lab, 1) == 1, 10, "the first ping is answered")
+        server = lab.peer("h2", "serve", lab.address("h2"), PORT).until_listening(PORT, san=False)
+        beside = lab.peer("h2", "serve", lab.address("h2"), PORT + 1, how="exec").until_listening(PORT + 1, san=False)
+        busy = lab.peer("h1", "ask", lab.address("h2"), PORT, "--times", 20, "--bytes", MIB)
+        kernel = lab.peer("h1", "ask", lab.address("h2"), PORT + 1, "--times", 5, "--bytes", MIB, how="exec")
+        equal(pings(lab), 5, "answered pings")
+        for p in (busy, kernel):
+            p.wait(60)
+            check('"same": false' not in p.output(), f"{p}: {p.output()}")
+        if not KERNEL_ONLY:
+            equal(lab.stat(server)["by_reason"], {"SAN": 20}, "how the connections came")
+        beside.stop()
+        # The interface and its addresses outlive the daemon.
+        lab.restart_daemon("h2")
+        until(lambda: pings(lab, 1) == 1, 10, "a ping is answered by the kernel of the new daemon")
 
 
 # --- a site of three tiers ---
