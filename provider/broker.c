@@ -427,7 +427,8 @@ unsigned broker_progress(struct broker *b, uint64_t now)
 		waste_idle(b);
 	for (int i = 0; i < n; i++)
 		work += on_event(b, ev[i].data.ptr, ev[i].events, now);
-	if (due) {
+	/* That a connection was accepted is among the events: not before all of them have been seen. */
+	if (due && n < EVENTS) {
 		streams_timeout(b, now);
 		give_up_stalled(b, now);
 	}

@@ -33,6 +33,7 @@ static int end_open(struct broker *b, struct stream *s, unsigned i, int *half)
 		return -errno;
 	channel_name_end(pair[0], b->instance, ++b->n_ends);
 	watch_refuse_fds(pair[0]);
+	watch_refuse_fds(pair[1]); /* the other end's program has our half, as its bell */
 	e->cookie = cookie_of(pair[1]);
 	r = e->cookie ? watch_add(b, &e->watch, WATCH_END, pair[0], EPOLLRDHUP | EPOLLIN | EPOLLET) : -ENOSYS;
 	if (r) {

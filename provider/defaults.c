@@ -72,6 +72,6 @@ void pv_upcall(void *user, unsigned events)
 	u->ready(u, events);
 }
 
-void pv_no_confine(struct pv *p)
+void pv_no_confine(struct pv *p, bool on)
 {
 }

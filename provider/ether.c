@@ -220,13 +220,14 @@ static int open_miniport(struct ether *x, unsigned i, struct port *port, char *e
 	r = miniport_open(&c, &m, err, err_len);
 	if (r)
 		return r;
-	pv_domain_guard_fd(x->pv.domain, miniport_fd(m), PV_GUARD_OWN);
 	r = engine_add_port(&x->engine, port, miniport_index(m));
-	if (r)
+	if (r) {
 		miniport_close(m);
-	else
-		engine_set_miniport(&x->engine, x->engine.n_ports - 1, m);
-	return r;
+		return r;
+	}
+	pv_domain_guard_fd(x->pv.domain, miniport_fd(m), PV_GUARD_OWN);
+	engine_set_miniport(&x->engine, x->engine.n_ports - 1, m);
+	return 0;
 }
 
 /* An interface that has outlived the port's last owner keeps its address: neighbours know it by that. */
@@ -545,6 +546,20 @@ static void ether_disarm(struct pv *p, bool rang)
 		x->engine.ports[i].port->ops->disarm(x->engine.ports[i].port);
 }
 
+/* Its interface may have been deleted: the descriptor is readable for ever then. */
+static void look_after_kernel(struct ether *x, struct engine_port *p)
+{
+	if (!p->kernel || !miniport_is_gone(p->kernel))
+		return;
+	sd_error("the interface of SAN port %s has been deleted; the kernel gets it back when the port is "
+		 "opened "
+		 "again",
+		p->info.name);
+	pv_domain_guard_fd(x->pv.domain, miniport_fd(p->kernel), PV_GUARD_NONE);
+	miniport_close(p->kernel);
+	p->kernel = NULL;
+}
+
 static void ether_slow(struct pv *p, uint64_t now)
 {
 	struct ether *x = of(p);
@@ -554,6 +569,8 @@ static void ether_slow(struct pv *p, uint64_t now)
 	netif_ready(x);
 	if (netif_generation(x->netif) != x->netif_seen)
 		give_addrs(x);
+	for (unsigned i = 0; i < x->engine.n_ports; i++)
+		look_after_kernel(x, &x->engine.ports[i]);
 }
 
 static unsigned ether_lingering(struct pv *p)

@@ -118,7 +118,7 @@ struct pv_ep_ops {
 	int (*take_fd)(struct pv_ep *e, const void *note, size_t len);
 	/* Other processes are about to get that descriptor. */
 	void (*share)(struct pv_ep *e);
-	/* The number at which the program now has it; the old one is about to be closed. */
+	/* The number at which the program now has it, -1: none; the old one is about to be closed. */
 	void (*moved)(struct pv_ep *e, int fd);
 	/* Ends it; e is invalid afterwards and there are no more upcalls. Listeners: what was not accepted is
 	 * reset. */
@@ -160,8 +160,8 @@ struct pv_ops {
 	 * had, but for connections that were being made. -ENOTSUP: it cannot, and is of no more use. */
 	int (*in_child)(struct pv *p);
 	/* From now on this process may be forbidden (seccomp(2)) all system calls but reading, writing and
-	 * polling. What it has by now goes on. */
-	void (*confine)(struct pv *p);
+	 * polling: what it has by now goes on, and nothing begins. Or not from now on (on is false). */
+	void (*confine)(struct pv *p, bool on);
 	/* --- for the domain --- */
 	/* Moves packets and time on; returns how much it did (0: nothing). */
 	unsigned (*progress)(struct pv *p, uint64_t now);
@@ -201,6 +201,6 @@ void pv_no_move(struct pv_ep *e, int fd);
 int pv_no_adopt(struct pv *p, int fd, void *user, void *note, size_t len, struct pv_ep **out);
 void pv_no_share(struct pv_ep *e);
 int pv_no_child(struct pv *p);
-void pv_no_confine(struct pv *p);
+void pv_no_confine(struct pv *p, bool on);
 
 #endif

@@ -39,10 +39,11 @@
 #define FLAGS_TO_WRITER ((unsigned)(SEGMENT_NO_READ | SEGMENT_RESET | SEGMENT_CLOSED))
 
 /* A lock is held for one copy. */
-#define LOCK_SPINS    100u
-#define LOCK_YIELDS   20u
-#define LOCK_PAUSE_NS 50000
-#define LOCK_PATIENCE (2 * SD_S)
+#define LOCK_SPINS	      100u
+#define LOCK_YIELDS	      20u
+#define LOCK_PAUSE_NS	      50000
+#define LOCK_PATIENCE	      (2 * SD_S)
+#define LOCK_PATIENCE_HEARSAY SD_MS
 
 #define LINE _Alignas(64)
 
@@ -125,6 +126,11 @@ static int lie(struct segment *s)
 
 /* The lock of a shared end. */
 
+static inline bool is_shared(const struct segment *s)
+{
+	return s->shared || (atomic_load_explicit(&ours(s)->shared, memory_order_relaxed) && !s->alone);
+}
+
 /* Has a process ended? A child of ours that was not waited for has, too; one of somebody else's counts as
  * alive until then. */
 static bool is_dead(uint32_t pid)
@@ -160,7 +166,7 @@ static __attribute__((noinline)) int lock(const struct segment *s)
 			continue;
 		}
 		if (!until)
-			until = sd_clock_ns() + LOCK_PATIENCE;
+			until = sd_clock_ns() + (s->shared ? LOCK_PATIENCE : LOCK_PATIENCE_HEARSAY);
 		else if (sd_clock_ns() > until)
 			return -EPROTO;
 		if (i < LOCK_SPINS + LOCK_YIELDS)
@@ -175,11 +181,6 @@ static __attribute__((noinline)) bool unlock(const struct segment *s, uint32_t m
 {
 	return atomic_compare_exchange_strong_explicit(
 		&ours(s)->lock, &me, 0, memory_order_release, memory_order_relaxed);
-}
-
-static inline bool is_shared(const struct segment *s)
-{
-	return atomic_load_explicit(&ours(s)->shared, memory_order_relaxed);
 }
 
 /* What leave() wants, or -EPROTO. */
@@ -688,6 +689,7 @@ bool segment_must_ring(struct segment *s)
 
 void segment_share(struct segment *s)
 {
+	s->shared = true;
 	atomic_store_explicit(&ours(s)->shared, 1, memory_order_release);
 	/* The word is several processes' now; who sleeps on it looks up by itself before long. */
 	atomic_fetch_and_explicit(&ours(s)->armed, ~(uint32_t)SEGMENT_BY_FUTEX, memory_order_relaxed);
@@ -700,6 +702,7 @@ bool segment_is_shared(const struct segment *s)
 
 void segment_forked(struct segment *s)
 {
+	s->shared = true;
 	s->me = (uint32_t)getpid();
 }
 

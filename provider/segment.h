@@ -23,7 +23,9 @@
  * under a lock in the memory, which a process that died with it gives up. Until then one thread at a time,
  * and no lock. In each process it is one thread at a time always. Who has the lock is known by its process
  * number, so they have to be of one PID namespace; a lock that a live process does not give up within two
- * seconds, or that was taken from one, ends the connection (-EPROTO).
+ * seconds, or that was taken from one, ends the connection (-EPROTO). That an end is shared is also in the
+ * memory, for others that have it; as the other end can write that, too, a lock is waited for only shortly
+ * where this process knows nothing of sharing, and not at all at an end that is `alone`.
  *
  * Errors are 0 or -errno.
  */
@@ -68,6 +70,8 @@ struct segment {
 	unsigned max_class;
 	uint64_t seen_head; /* of the other end's, some time ago */
 	uint32_t me;	    /* this process */
+	bool shared;	    /* by this process, or before it got the end */
+	bool alone;	    /* no other process has or gets this end, whatever the memory says */
 	bool failed;	    /* -EPROTO from now on */
 };
 

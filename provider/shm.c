@@ -60,6 +60,8 @@ int shm_watch(struct shm_ep *e, int fd, bool is_bell, uint32_t events)
 	struct shm *x = shm_of(e);
 	struct epoll_event ev = {.events = events | EPOLLET, .data.u64 = tag_of(x, e->slot, is_bell)};
 
+	if (x->confined)
+		return 0;
 	return epoll_ctl(x->events, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
 }
 
@@ -117,8 +119,6 @@ void shm_ep_free(struct shm_ep *e)
 	x->free_slot = e->slot;
 	if (!list_empty(&e->hot))
 		x->n_hot--;
-	if (e->state == SHM_LISTENING)
-		x->n_listeners--;
 	list_remove(&e->hot);
 	list_remove(&e->request);
 	list_remove(&e->node);
@@ -199,6 +199,8 @@ static enum sd_reason shm_route(struct pv *p, const struct sd_addr *peer, struct
 {
 	if (sd_addr_is_any(peer) || !peer->port)
 		return SD_REASON_NO_ROUTE;
+	if (of(p)->confined)
+		return SD_REASON_NO_DAEMON; /* which cannot be asked any more */
 	if (local->family && !sd_addr_is_any(local))
 		return SD_REASON_SAN;
 	return source_for(peer, local) ? SD_REASON_SAN : SD_REASON_NO_ROUTE;
@@ -335,10 +337,15 @@ static int shm_adopt(struct pv *p, int fd, void *user, void *note, size_t len, s
 }
 
 /* Rings are written then, which must not block. The descriptor is the daemon's, too, which does not mind. */
-static void shm_confine(struct pv *p)
+static void shm_confine(struct pv *p, bool on)
 {
 	struct shm *x = of(p);
 
+	x->confined = on;
+	x->look_at = 0;
+	if (!on)
+		return;
+	x->confined = false; /* until all is ready */
 	list_for_each (it, &x->endpoints) {
 		struct shm_ep *e = container_of(it, struct shm_ep, node);
 
@@ -362,7 +369,7 @@ static int shm_in_child(struct pv *p)
 		struct shm_ep *e = container_of(it, struct shm_ep, node);
 
 		list_init(&e->request);
-		if (e->state == SHM_CONNECTING)
+		if (e->state == SHM_CONNECTING || e->doomed)
 			shm_ep_free(e);
 	}
 	if (!list_empty(&x->endpoints) && shm_open_events(x))

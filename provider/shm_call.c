@@ -94,7 +94,7 @@ enum sd_reason shm_call(struct shm *x)
 
 	if (x->channel >= 0)
 		return SD_REASON_SAN;
-	if (now < x->retry_at)
+	if (now < x->retry_at || !*x->path || x->confined)
 		return SD_REASON_NO_DAEMON;
 	r = call_daemon(x);
 	if (!r) {

@@ -28,17 +28,26 @@ static void raise_ready(struct shm_ep *e, unsigned events)
 		e->ep.pv->ready(e->user, events);
 }
 
+/* send(2) would be without SIGPIPE, but is forbidden. */
+static void ring_confined(struct shm_ep *e)
+{
+	struct pollfd p = {.fd = e->bell};
+
+	if (poll(&p, 1, 0) == 1)
+		e->ended = true;
+	else if (write(e->bell, "", 1) < 0)
+		return; /* full: it has been rung */
+}
+
 /* After anything was published. */
 static void ring(struct shm_ep *e)
 {
 	if (!segment_must_ring(&e->seg))
 		return;
-	if (__builtin_expect(shm_of(e)->confined, 0)) {
-		if (write(e->bell, "", 1) < 0)
-			return; /* full, and so it has been rung, or gone */
-	} else {
+	if (__builtin_expect(shm_of(e)->confined, 0))
+		ring_confined(e);
+	else
 		send(e->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-	}
 }
 
 static void say(struct shm_ep *e, unsigned flags)
@@ -184,8 +193,11 @@ static int watch_stream(struct shm_ep *e)
 	return r;
 }
 
-/* Takes the descriptors out of m. */
-static int open_stream(struct shm_ep *e, struct channel_message *m, unsigned memory_at)
+/* How an end comes to this process. */
+enum origin { CONNECTED, ACCEPTED, ADOPTED, OWN };
+
+/* Takes the descriptors out of m. -EALREADY: another process has accepted it. */
+static int open_stream(struct shm_ep *e, struct channel_message *m, unsigned memory_at, enum origin origin)
 {
 	int r = segment_open(m->fds[memory_at], m->stream.end, &e->seg);
 
@@ -193,6 +205,13 @@ static int open_stream(struct shm_ep *e, struct channel_message *m, unsigned mem
 	m->fds[memory_at] = -1;
 	if (r)
 		return r;
+	/* Before anything of the end is touched. */
+	if (origin == ACCEPTED && !segment_accept(&e->seg))
+		return -EALREADY;
+	/* Whoever had it may have it still, and not have seen it go. */
+	if (origin == ADOPTED)
+		segment_share(&e->seg);
+	e->seg.alone = origin == OWN;
 	e->local = m->stream.local;
 	e->peer = m->stream.peer;
 	e->bell = sd_fd_raise(m->fds[memory_at + 1]);
@@ -221,7 +240,7 @@ int shm_ep_attach(struct shm_ep *e, const struct pv_shm_end *end)
 	int r;
 
 	e->fd = end->fd;
-	r = open_stream(e, &m, 0);
+	r = open_stream(e, &m, 0, OWN);
 	channel_close_fds(&m);
 	if (!r && end->end)
 		segment_accept(&e->seg);
@@ -295,6 +314,7 @@ void shm_ep_in_child(struct shm_ep *e)
 	if (e->state != SHM_OPEN)
 		return;
 	segment_forked(&e->seg);
+	e->direct = 0; /* those threads are not here */
 	if (watch_stream(e))
 		fail(e, -ECONNRESET);
 }
@@ -304,9 +324,9 @@ void shm_ep_answer(struct shm_ep *e, struct channel_message *m)
 	if (m->type == CHANNEL_CONNECTED && e->state == SHM_CONNECTING && e->fd < 0) {
 		e->fd = m->fds[0];
 		m->fds[0] = -1;
-		opened(e, open_stream(e, m, 1));
+		opened(e, open_stream(e, m, 1, CONNECTED));
 	} else if (m->type == CHANNEL_ADOPTED && e->state == SHM_CONNECTING && e->fd >= 0) {
-		opened(e, open_stream(e, m, 0));
+		opened(e, open_stream(e, m, 0, ADOPTED));
 	} else if (m->type == CHANNEL_LISTENING && e->state == SHM_LISTENING) {
 		listening(e, m);
 	} else if (e->state == SHM_CONNECTING) {
@@ -349,7 +369,7 @@ static int ep_accept(struct pv_ep *ep, void *user, struct pv_ep **out)
 		e->fd = m.fds[0];
 		m.fds[0] = -1;
 		/* Offered twice, and taken by another process. */
-		if (!open_stream(e, &m, 1) && segment_accept(&e->seg)) {
+		if (!open_stream(e, &m, 1, ACCEPTED)) {
 			send(e->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 			channel_close_fds(&m);
 			*out = &e->ep;
@@ -595,9 +615,10 @@ static void ep_moved(struct pv_ep *ep, int fd)
 
 	if (e->state != SHM_OPEN || fd == e->fd)
 		return;
-	shm_unwatch(shm_of(e), e->fd);
+	if (e->fd >= 0)
+		shm_unwatch(shm_of(e), e->fd);
 	e->fd = fd;
-	if (shm_watch(e, fd, false, EPOLLIN))
+	if (fd >= 0 && shm_watch(e, fd, false, EPOLLIN))
 		fail(e, -ECONNRESET);
 }
 
@@ -605,6 +626,8 @@ static void ep_close(struct pv_ep *ep, enum pv_close_mode mode)
 {
 	struct shm_ep *e = of(ep);
 
+	if (e->state == SHM_LISTENING)
+		shm_of(e)->n_listeners--;
 	if (e->state == SHM_OPEN) {
 		/* Unread input turns an end into a reset (RFC 2525 section 2.17). */
 		bool reset = mode == PV_CLOSE_ABORT || (has_data(e) && !e->rd_shut);

@@ -38,8 +38,8 @@ struct shm {
 };
 
 enum shm_state {
+	SHM_CONNECTING, /* the daemon has been, or is to be, asked */
 	SHM_LISTENING,
-	SHM_CONNECTING, /* the daemon has been asked */
 	SHM_OPEN,
 	SHM_FAILED, /* before it was ever open */
 };

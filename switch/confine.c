@@ -32,22 +32,37 @@ static void prepare(void)
 	}
 }
 
-static void confine(void)
+/* True: it is now, and was not before. */
+static bool confine(void)
 {
-	if (!has_connections() || !sw_enter())
-		return;
+	if (sw_rt.confined || !has_connections() || !sw_enter())
+		return false;
 	pv_waiter_self(sw_rt.domain);
-	sw_rt.shm->ops->confine(sw_rt.shm);
+	sw_rt.shm->ops->confine(sw_rt.shm, true);
 	sw_rt.confined = true;
 	sd_log_open(SD_LOG_ERROR, say_nothing, NULL);
+	sw_leave();
+	return true;
+}
+
+/* It came to nothing. */
+static void release(void)
+{
+	if (!sw_enter())
+		return;
+	sw_rt.shm->ops->confine(sw_rt.shm, false);
+	sw_rt.confined = false;
+	sw_runtime_log();
 	sw_leave();
 }
 
 SW_EXPORT int prctl(int option, ...)
 {
 	static int (*next)(int, ...);
+	bool confined = false;
 	unsigned long a[4];
 	va_list ap;
+	int r;
 
 	va_start(ap, option);
 	for (unsigned i = 0; i < 4; i++)
@@ -56,8 +71,11 @@ SW_EXPORT int prctl(int option, ...)
 	if (!next)
 		*(void **)&next = sw_libc_symbol("prctl");
 	if (option == PR_SET_SECCOMP)
-		confine();
-	return next(option, a[0], a[1], a[2], a[3]);
+		confined = confine();
+	r = next(option, a[0], a[1], a[2], a[3]);
+	if (r && confined)
+		release();
+	return r;
 }
 
 typedef int setrlimit_fn(__rlimit_resource_t resource, const struct rlimit *limit);

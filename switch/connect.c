@@ -332,6 +332,7 @@ static void disconnect(struct sw_sock *s)
 	if (s->state != SW_CONNECTING && s->state != SW_CONNECTED && s->state != SW_FAILED)
 		return;
 	sw_sock_drop_ep(s, PV_CLOSE_ABORT);
+	sw_sock_leave_place(s);
 	s->reason = SD_REASON_NOT_YET;
 	s->so_error = 0;
 	sw_sock_set_state(s, SW_IDLE);

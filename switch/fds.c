@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "switch/libc.h"
+#include "switch/process.h"
 #include "switch/sock.h"
 #include "switch/wait.h"
 
@@ -27,6 +28,12 @@
 static bool is_ours(int fd)
 {
 	return __builtin_expect(sw_fd_slot(fd) != 0, 0) && !sw_is_internal() && sw_is_own_process();
+}
+
+/* Or will have: a forked child that has not used it yet. */
+static bool has_engine(void)
+{
+	return (sw_rt.domain && pv_domain_alive(sw_rt.domain)) || (sw_rt.shm && sw_process_was_forked());
 }
 
 /* --- close --- */
@@ -96,9 +103,9 @@ SW_EXPORT int close(int fd)
 	if (sw_fd_is_guarded(fd))
 		return (int)sw_result(-EBADF);
 	/* Inherited, and of no use to this program: for that no runtime needs to be made. */
-	if (!sw_rt.domain)
+	if (!has_engine())
 		sw_fd_drop(fd);
-	if (!sw_rt.domain || !sw_enter())
+	if (!has_engine() || !sw_enter())
 		return sw_libc.close(fd);
 	o = sw_fd_obj(fd);
 	if (o && is_kernel_connection(o)) {
@@ -143,11 +150,6 @@ static int close_around_guards(unsigned first, unsigned last)
 		first = (unsigned)fd + 1;
 	}
 	return r || first > last ? r : close_between(first, last);
-}
-
-static bool has_engine(void)
-{
-	return sw_rt.domain && pv_domain_alive(sw_rt.domain);
 }
 
 SW_EXPORT int close_range(unsigned first, unsigned last, int flags)

@@ -86,6 +86,11 @@ static void log_to(struct cfg *cfg)
 	sd_log_open(cfg->log_level, cfg->log_file[0] ? log_to_file : NULL, cfg);
 }
 
+void sw_runtime_log(void)
+{
+	log_to(sw_rt.cfg);
+}
+
 /* Why nothing can go over the SAN, or SD_REASON_SAN. */
 static enum sd_reason load_config(struct cfg *cfg)
 {

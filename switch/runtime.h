@@ -53,6 +53,8 @@ void sw_runtime_start_listeners(void);
 enum sd_reason sw_runtime_start(struct pv *p);
 /* Delivers what is left and closes the providers. At exit. */
 void sw_runtime_close(void);
+/* Logs as the configuration says. */
+void sw_runtime_log(void);
 /* In a forked child, before anything else. */
 void sw_runtime_after_fork(void);
 bool sw_enter_slow(void);

@@ -210,6 +210,19 @@ static int put_in_place(int end, int fd)
 	return sw_libc.dup3(end, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 ? -errno : 0;
 }
 
+static int put_everywhere(struct sw_sock *s, int what)
+{
+	int r = 0;
+
+	if (s->obj.fds == 1)
+		return put_in_place(what, s->fd);
+	for (int fd = sw_fd_next(0); fd >= 0 && !r; fd = sw_fd_next(fd + 1)) {
+		if (sw_fd_obj(fd) == &s->obj)
+			r = put_in_place(what, fd);
+	}
+	return r;
+}
+
 int sw_sock_take_place(struct sw_sock *s)
 {
 	uint8_t note[PV_NOTE_SIZE];
@@ -227,17 +240,26 @@ int sw_sock_take_place(struct sw_sock *s)
 	flags = sw_libc.fcntl(s->fd, F_GETFL);
 	if (flags & O_NONBLOCK)
 		sw_libc.fcntl(end, F_SETFL, O_NONBLOCK);
-	if (s->obj.fds == 1) {
-		r = put_in_place(end, s->fd);
-	} else {
-		for (int fd = sw_fd_next(0); fd >= 0 && !r; fd = sw_fd_next(fd + 1)) {
-			if (sw_fd_obj(fd) == &s->obj)
-				r = put_in_place(end, fd);
-		}
-	}
+	r = put_everywhere(s, end);
 	s->ep->ops->moved(s->ep, s->fd);
 	sw_libc.close(end);
 	return r;
+}
+
+static void close_shadow(struct sw_sock *s)
+{
+	if (s->shadow < 0)
+		return;
+	sw_fd_guard(NULL, s->shadow, PV_GUARD_NONE);
+	sw_libc.close(s->shadow);
+	s->shadow = -1;
+}
+
+void sw_sock_leave_place(struct sw_sock *s)
+{
+	if (s->shadow >= 0)
+		put_everywhere(s, s->shadow);
+	close_shadow(s);
 }
 
 /* --- readiness --- */
@@ -334,6 +356,9 @@ void sw_sock_stop_listening(struct sw_sock *s)
 void sw_sock_orphan(struct sw_sock *s)
 {
 	s->fd = -1;
+	/* A thread may wait with it still, and the number be another's meanwhile. */
+	if (s->shadow >= 0 && s->ep)
+		s->ep->ops->moved(s->ep, -1);
 	sw_epset_target_gone(&s->watchers);
 	/* A thread that waits in accept() does not keep the port; one that waits in recv() keeps the
 	 * connection. */
@@ -349,10 +374,7 @@ static void sock_release(struct sw_sock *s)
 		sw_rt.n_san--;
 	list_remove(&s->work);
 	stat_remove(s);
-	if (s->shadow >= 0) {
-		sw_fd_guard(NULL, s->shadow, PV_GUARD_NONE);
-		sw_libc.close(s->shadow);
-	}
+	close_shadow(s);
 	free(s);
 }
 

@@ -133,6 +133,8 @@ void sw_sock_orphan(struct sw_sock *s);
 void sw_sock_stop_listening(struct sw_sock *s);
 /* Lets the endpoint's own descriptor, if it has one, take the place of the kernel's socket. 0 or -errno. */
 int sw_sock_take_place(struct sw_sock *s);
+/* The kernel's socket is what its descriptors are again. */
+void sw_sock_leave_place(struct sw_sock *s);
 /* The endpoint is of no more use: it is closed, and what it was remains in the record. */
 void sw_sock_drop_ep(struct sw_sock *s, enum pv_close_mode mode);
 

@@ -6,23 +6,25 @@
 #include <sched.h>
 
 #include "base/clock.h"
+#include "base/core.h"
 #include "switch/cancel.h"
 #include "switch/libc.h"
 #include "switch/runtime.h"
 #include "switch/signals.h"
 
 /*
- * A thread that polls in vain for this long offers its core to others: its peer may need it. How long that
- * takes tells whether anybody wanted it. If so there are more threads to run than cores, and polling takes
- * time away from who would do the work that is waited for: the thread sleeps at once, and for a while it does
- * not poll at all.
+ * A thread that polls in vain for this long offers its core to others: its peer may need it. Whether anybody
+ * took it the kernel counts: time does not tell, as under strace(1). If so there are more threads to run than
+ * cores, and polling takes time away from who would do the work that is waited for: the thread sleeps at
+ * once, and for a while it does not poll at all.
  */
-#define YIELD_AFTER_NS (10 * SD_US)
+#define YIELD_AFTER_NS (20 * SD_US)
 #define YIELD_AGAIN_NS (50 * SD_US)
-#define YIELD_BARE_NS  (4 * SD_US) /* an offer that nobody takes is over sooner */
+#define YIELD_PAUSE_NS (10 * SD_MS)
 #define CROWDED_NS     (10 * SD_MS)
 
 static __thread uint64_t crowded_until;
+static __thread uint64_t next_offer, offer_pause; /* offers that nobody takes are made ever more seldom */
 
 void sw_wait_begin(struct sw_wait *w, uint64_t timeout_ns, bool restartable)
 {
@@ -43,17 +45,23 @@ static bool interrupted(void)
 
 static void offer_core(struct sw_wait *w)
 {
-	uint64_t before = sd_clock_ns(), after;
+	bool taken;
+	uint64_t now;
 
 	pv_leave(sw_rt.domain);
-	sched_yield();
+	taken = sd_core_offer();
 	pv_enter(sw_rt.domain);
-	after = sd_clock_ns();
-	w->yield_at = after + YIELD_AGAIN_NS;
-	if (after - before < YIELD_BARE_NS)
+	now = sd_clock_ns();
+	if (!taken) {
+		offer_pause = offer_pause ? offer_pause * 2 : YIELD_AGAIN_NS;
+		if (offer_pause > YIELD_PAUSE_NS)
+			offer_pause = YIELD_PAUSE_NS;
+		next_offer = now + offer_pause;
 		return;
-	crowded_until = after + CROWDED_NS;
-	w->spin_end = after;
+	}
+	offer_pause = 0;
+	crowded_until = now + CROWDED_NS;
+	w->spin_end = now;
 }
 
 int sw_wait_spin(struct sw_wait *w)
@@ -76,7 +84,7 @@ int sw_wait_spin(struct sw_wait *w)
 	if (now >= w->spin_end)
 		return 1;
 	pv_yield(sw_rt.domain);
-	if (now >= w->yield_at && !sw_rt.confined)
+	if (now >= w->yield_at && now >= next_offer && !sw_rt.confined)
 		offer_core(w);
 	return 0;
 }

@@ -3,12 +3,12 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/core.h"
 #include "base/log.h"
 #include "provider/bridge.h"
 #include "provider/broker.h"
@@ -18,11 +18,10 @@
 
 /* How often programs are listened to while the ports keep it busy. */
 #define LOOK_NS (20 * SD_US)
-/* Having polled in vain for so long it offers its core to others, and again; who takes it is away for longer
- * than the offer itself. */
+/* Having polled in vain for so long it offers its core to others, and again. */
+#define SIGNALS_NS     (10 * SD_MS) /* how long it may work without a look at signals */
 #define YIELD_AFTER_NS (10 * SD_US)
 #define YIELD_AGAIN_NS (50 * SD_US)
-#define YIELD_BARE_NS  (4 * SD_US)
 
 struct service {
 	struct service_config cfg;
@@ -106,36 +105,32 @@ static unsigned work(struct service *s)
 	return n;
 }
 
-/* Did somebody else want this core? */
-static bool offer_core(void)
-{
-	uint64_t before = sd_clock_ns();
-
-	sched_yield();
-	return sd_clock_ns() - before > YIELD_BARE_NS;
-}
-
 /* Polls while something happens, and for a while after, unless others need the core: they may be the ones
- * that would make it happen. */
-static void work_while_busy(struct service *s)
+ * that would make it happen. False: nothing happens; true: it does, and it is time to look at signals. */
+static bool work_while_busy(struct service *s)
 {
-	uint64_t now = pv_now(s->domain), until = now + s->cfg.cfg->spin_ns, yield_at = now + YIELD_AFTER_NS;
+	uint64_t now = pv_now(s->domain), until = now + s->cfg.cfg->spin_ns, yield_at = now + YIELD_AFTER_NS,
+		 end = now + SIGNALS_NS;
 
-	while (now < until) {
+	while (now < end) {
+		/* What has more to do than one round comes first, also where nothing is polled for. */
 		if (work(s)) {
-			until = pv_now(s->domain) + s->cfg.cfg->spin_ns;
-			yield_at = pv_now(s->domain) + YIELD_AFTER_NS;
-		} else if (!s->bridge) {
-			return;
+			now = pv_now(s->domain);
+			until = now + s->cfg.cfg->spin_ns;
+			yield_at = now + YIELD_AFTER_NS;
+			continue;
 		}
-		pv_yield(s->domain);
 		now = pv_now(s->domain);
+		if (!s->bridge || now >= until)
+			return false;
+		pv_yield(s->domain);
 		if (now < yield_at)
 			continue;
-		if (offer_core())
-			return;
+		if (sd_core_offer())
+			return false;
 		yield_at = now + YIELD_AGAIN_NS;
 	}
+	return true;
 }
 
 static void sleep_until_work(struct service *s, int signals, struct pollfd p[2])
@@ -168,9 +163,11 @@ int service_run(struct service *s, int door, int signals, bool (*on_signals)(str
 		return r;
 	}
 	for (bool more = true; more;) {
-		work_while_busy(s);
-		sleep_until_work(s, signals, p);
-		work(s);
+		p[1] = (struct pollfd){.fd = signals, .events = POLLIN};
+		if (work_while_busy(s))
+			poll(&p[1], 1, 0);
+		else
+			sleep_until_work(s, signals, p);
 		if (p[1].revents)
 			more = on_signals(s, signals);
 	}
