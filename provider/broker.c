@@ -285,7 +285,7 @@ static bool on_message(struct broker *b, struct client *c, struct channel_messag
 	return false;
 }
 
-static void watch_for(struct broker *b, struct watch *w, uint32_t events)
+void watch_for(struct broker *b, struct watch *w, uint32_t events)
 {
 	epoll_ctl(b->events, EPOLL_CTL_MOD, w->fd, &(struct epoll_event){.events = events, .data.ptr = w});
 }
@@ -306,6 +306,11 @@ static unsigned serve(struct broker *b, struct client *c, uint64_t now)
 	int r;
 
 	while (n < TURN) {
+		if (c->n_calls >= BROKER_CALLS) {
+			c->waits = true;
+			watch_for(b, &c->watch, 0);
+			return n;
+		}
 		r = waste_is_too_much(b, c->uid) ? -EPROTO : channel_recv_for(c->watch.fd, &m, &w.channel);
 		if (r == -EAGAIN)
 			return n;
@@ -326,7 +331,7 @@ static unsigned on_client(struct broker *b, struct client *c, uint32_t events, u
 {
 	bool reads = reads_answers(c);
 
-	if (!reads && events & (EPOLLHUP | EPOLLERR)) {
+	if ((!reads || c->waits) && events & (EPOLLHUP | EPOLLERR)) {
 		client_free(b, c);
 		return 1;
 	}
@@ -338,7 +343,7 @@ static unsigned on_client(struct broker *b, struct client *c, uint32_t events, u
 		list_push_back(&b->stalled, &c->stalled);
 		watch_for(b, &c->watch, EPOLLOUT);
 	}
-	return reads ? serve(b, c, now) : 0;
+	return reads && !c->waits ? serve(b, c, now) : 0;
 }
 
 static uint64_t stalled_deadline(const struct broker *b)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "provider/broker_private.h"
@@ -30,11 +31,19 @@ int call_outside(struct broker *b, struct client *c, struct channel_message *m, 
 	call->socket = m->fds[0];
 	m->n_fds = 0;
 	list_push_back(&c->calls, &call->node);
+	c->n_calls++;
 	return 0;
 }
 
-static void call_free(struct broker_call *call)
+static void call_free(struct broker *b, struct broker_call *call)
 {
+	struct client *c = call->client;
+
+	c->n_calls--;
+	if (c->waits && c->watch.fd >= 0) {
+		c->waits = false;
+		watch_for(b, &c->watch, EPOLLIN);
+	}
 	if (call->socket >= 0)
 		waste_socket(call->socket);
 	list_remove(&call->node);
@@ -47,7 +56,7 @@ void calls_forget(struct broker *b, struct client *c)
 		struct broker_call *call = container_of(it, struct broker_call, node);
 
 		b->cfg.outside->forget(b->cfg.outside->ctx, call->user);
-		call_free(call);
+		call_free(b, call);
 	}
 }
 
@@ -56,7 +65,7 @@ void broker_refuse(struct broker *b, struct broker_call *call, int error, enum s
 	struct client *c = call->client;
 	uint32_t id = call->id;
 
-	call_free(call);
+	call_free(b, call);
 	if (!refuse(b, c, id, error, reason))
 		client_free(b, c);
 }
@@ -114,7 +123,7 @@ int broker_connected(struct broker *b, struct broker_call *call, struct pv_shm_e
 	}
 	list_remove(&call->node); /* it is not for the client's end to forget it */
 	r = answer_call(b, call, s, half[0]);
-	call_free(call);
+	call_free(b, call);
 	if (r) {
 		close(half[1]);
 		stream_free(b, s);

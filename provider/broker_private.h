@@ -70,6 +70,8 @@ struct client {
 	struct list node;
 	uid_t uid;
 	struct list calls; /* broker_call.node */
+	unsigned n_calls;
+	bool waits; /* is not heard until one of them has been answered */
 	char program[CHANNEL_NAME_LEN];
 	bool greeted;
 	/* Is not heard until it has read its answers; what it has sent may be all that keeps it from hanging
@@ -153,6 +155,10 @@ struct stream {
 
 /* --- broker.c --- */
 
+/* How many calls of a program may be unanswered: the answers, which come when they come, must find room. */
+#define BROKER_CALLS 16u
+/* Events that it is watched for from now on. */
+void watch_for(struct broker *b, struct watch *w, uint32_t events);
 bool is_permitted(const struct broker *b, bool server, const char *program, const struct sd_addr *addr);
 /* False: the program does not read its answers, and is to be given up. */
 bool answer(struct client *c, struct channel_message *m);

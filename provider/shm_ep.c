@@ -445,6 +445,8 @@ static ssize_t ep_recv(struct pv_ep *ep, const struct iovec *iov, int n, unsigne
 	}
 	if (r < 0)
 		fail(e, -ECONNRESET);
+	if (fin)
+		note_end(e); /* a reset says the same, and more */
 	if (e->error && e->error != -EPIPE)
 		return e->error;
 	return fin || e->rd_shut ? 0 : -EAGAIN;

@@ -639,7 +639,7 @@ static uint64_t fill(struct end *e, uint64_t id)
 	uint64_t total = 0, quiet = sd_clock_ns();
 	ssize_t n;
 
-	while (sd_clock_ns() - quiet < 20 * SD_MS) {
+	while (sd_clock_ns() - quiet < 60 * SD_MS) {
 		pattern(chunk, total, 50000, id);
 		n = send_(e, chunk, 50000);
 		if (n > 0) {
