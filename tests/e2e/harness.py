@@ -236,6 +236,7 @@ class Lab:
                 words = (p / "cmdline").read_bytes().split(b"\0")
                 if conf.encode() in words and words[0].endswith(b"sandirectd"):
                     os.kill(int(p.name), signal.SIGKILL)
+                    until(lambda p=p: not (p / "cmdline").read_bytes(), 10, "the daemon is gone")
         daemon = Path(SANDIRECT).with_name("sandirectd")
         return self.exec(host, daemon, "--config", conf, "--user", "root", "--verbose").until_error("ready at")
 
