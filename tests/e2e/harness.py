@@ -236,7 +236,8 @@ class Lab:
                 words = (p / "cmdline").read_bytes().split(b"\0")
                 if conf.encode() in words and words[0].endswith(b"sandirectd"):
                     os.kill(int(p.name), signal.SIGKILL)
-                    until(lambda p=p: not (p / "cmdline").read_bytes(), 10, "the daemon is gone")
+                    # Its files are closed by then.
+                    until(lambda p=p: not p.exists() or (p / "stat").read_text().split()[2] == "Z", 10, "it is gone")
         daemon = Path(SANDIRECT).with_name("sandirectd")
         return self.exec(host, daemon, "--config", conf, "--user", "root", "--verbose").until_error("ready at")
 
