@@ -18,10 +18,11 @@
  * cores, and polling takes time away from who would do the work that is waited for: the thread sleeps at
  * once, and for a while it does not poll at all.
  */
-#define YIELD_AFTER_NS (20 * SD_US)
-#define YIELD_AGAIN_NS (50 * SD_US)
-#define YIELD_PAUSE_NS (10 * SD_MS)
-#define CROWDED_NS     (10 * SD_MS)
+#define YIELD_AFTER_NS	  (20 * SD_US)
+#define YIELD_AGAIN_NS	  (50 * SD_US)
+#define YIELD_PAUSE_NS	  (10 * SD_MS)
+#define EMBEDDED_PAUSE_NS (4 * SD_MS)
+#define CROWDED_NS	  (10 * SD_MS)
 
 static __thread uint64_t crowded_until;
 static __thread uint64_t next_offer, offer_pause; /* offers that nobody takes are made ever more seldom */
@@ -41,6 +42,17 @@ void sw_wait_begin(struct sw_wait *w, uint64_t timeout_ns, bool restartable)
 static bool interrupted(void)
 {
 	return sw_sigstate.pending || sw_cancel_pending();
+}
+
+/* With a port of its own the process drives its connections itself: asleep it would be late for them. Also, a
+ * thread of idle priority that took the core says nothing. */
+static void offer_core_embedded(uint64_t now)
+{
+	pv_leave(sw_rt.domain);
+	sched_yield();
+	pv_enter(sw_rt.domain);
+	if (!sw_progress())
+		next_offer = now + EMBEDDED_PAUSE_NS;
 }
 
 static void offer_core(struct sw_wait *w)
@@ -84,8 +96,12 @@ int sw_wait_spin(struct sw_wait *w)
 	if (now >= w->spin_end)
 		return 1;
 	pv_yield(sw_rt.domain);
-	if (now >= w->yield_at && now >= next_offer && !sw_rt.confined)
+	if (now < w->yield_at || now < next_offer || sw_rt.confined)
+		return 0;
+	if (sw_rt.shm)
 		offer_core(w);
+	else
+		offer_core_embedded(now);
 	return 0;
 }
 
