@@ -265,7 +265,7 @@ static unsigned receive(struct engine *e, unsigned index, uint64_t now)
 	}
 	if (kernel && n_others) {
 		miniport_to_kernel(kernel, others, n_others);
-		e->ports[index].kernel_at = 0; /* it may have an answer */
+		e->ports[index].kernel_pace.next = 0; /* it may have an answer */
 	}
 	port->ops->rx_done(port, frames, n);
 	return n;
@@ -416,33 +416,17 @@ void engine_set_miniport(struct engine *e, unsigned index, struct miniport *m)
 void engine_hurry_kernel(struct engine *e)
 {
 	for (unsigned i = 0; i < e->n_ports; i++)
-		e->ports[i].kernel_at = 0;
+		e->ports[i].kernel_pace.next = 0;
 }
 
-/* To ask costs a system call: the longer it has been quiet, the more rarely. Sleep ends when it has
- * something.
- */
-static void pace_kernel(struct engine_port *p, uint64_t now, bool found)
-{
-	uint64_t quiet;
-
-	if (found)
-		p->kernel_sent = now;
-	quiet = (now - p->kernel_sent) / 8;
-	p->kernel_at = now + (quiet < KERNEL_MIN_NS	     ? KERNEL_MIN_NS
-				     : quiet < KERNEL_MAX_NS ? quiet
-							     : KERNEL_MAX_NS);
-	if (found)
-		p->kernel_at = now;
-}
-
-/* Sends what the kernel has to send. While the port is full the kernel keeps it. */
+/* Sends what the kernel has to send. While the port is full the kernel keeps it. Sleep ends when it has
+ * something. */
 static unsigned forward_kernel(struct engine *e, struct engine_port *p, uint64_t now)
 {
 	struct port_frame frames[ENGINE_BURST];
 	unsigned n, filled;
 
-	if (!p->kernel || now < p->kernel_at || !may_take(e, p, now))
+	if (now < p->kernel_pace.next || !may_take(e, p, now))
 		return 0;
 	n = p->port->ops->tx_get(p->port, frames, ENGINE_BURST);
 	filled = n ? miniport_from_kernel(p->kernel, frames, n) : 0;
@@ -450,7 +434,7 @@ static unsigned forward_kernel(struct engine *e, struct engine_port *p, uint64_t
 		p->port->ops->tx_put(p->port, frames + filled, n - filled);
 	if (filled)
 		transmit(e, p, frames, filled, now);
-	pace_kernel(p, now, filled > 0);
+	sd_pace_looked(&p->kernel_pace, now, filled > 0, filled ? 0 : KERNEL_MIN_NS, KERNEL_MAX_NS);
 	return filled;
 }
 
@@ -461,8 +445,11 @@ unsigned engine_progress(struct engine *e, uint64_t now)
 	e->now = now;
 	e->late = now - e->polled_at > LATE_NS;
 	e->polled_at = now;
-	for (unsigned i = 0; i < e->n_ports; i++)
-		work += receive(e, i, now) + forward_kernel(e, &e->ports[i], now);
+	for (unsigned i = 0; i < e->n_ports; i++) {
+		work += receive(e, i, now);
+		if (e->ports[i].kernel)
+			work += forward_kernel(e, &e->ports[i], now);
+	}
 	if (now >= tp_next_timeout(e->tp)) {
 		tp_timeout(e->tp, now);
 		work++;

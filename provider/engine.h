@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/addr.h"
+#include "base/pace.h"
 #include "drivers/encap.h"
 #include "drivers/miniport.h"
 #include "drivers/port.h"
@@ -33,9 +34,9 @@ struct engine_port {
 	unsigned n_spare;
 	struct port_frame unsent[ENGINE_BURST];
 	unsigned n_unsent;
-	uint64_t blocked_at;		 /* since when it has taken nothing; 0: it takes what it gets */
-	struct miniport *kernel;	 /* gets what is not ours, and sends by the port; NULL: nobody does */
-	uint64_t kernel_at, kernel_sent; /* when the kernel is asked next, and when it had something */
+	uint64_t blocked_at;	    /* since when it has taken nothing; 0: it takes what it gets */
+	struct miniport *kernel;    /* gets what is not ours, and sends by the port; NULL: nobody does */
+	struct sd_pace kernel_pace; /* when the kernel is asked whether it has something to send */
 };
 
 struct engine_stats {

@@ -342,7 +342,7 @@ static void shm_confine(struct pv *p, bool on)
 	struct shm *x = of(p);
 
 	x->confined = on;
-	x->look_at = 0;
+	x->pace.next = 0;
 	if (!on)
 		return;
 	x->confined = false; /* until all is ready */
@@ -363,7 +363,7 @@ static int shm_in_child(struct pv *p)
 
 	x->channel = x->events = -1;
 	x->armed = false;
-	x->retry_at = x->retry_after = x->look_at = 0;
+	x->retry_at = x->retry_after = x->pace.next = 0;
 	list_init(&x->requests);
 	list_for_each (it, &x->endpoints) {
 		struct shm_ep *e = container_of(it, struct shm_ep, node);
@@ -474,17 +474,6 @@ static void trim(struct shm *x)
 	}
 }
 
-static unsigned pace(struct shm *x, uint64_t now, unsigned work)
-{
-	uint64_t quiet;
-
-	if (work || !list_empty(&x->requests))
-		x->event_at = now;
-	quiet = (now - x->event_at) / 8;
-	x->look_at = now + (quiet < LOOK_MIN_NS ? LOOK_MIN_NS : quiet < LOOK_MAX_NS ? quiet : LOOK_MAX_NS);
-	return work;
-}
-
 static unsigned shm_progress(struct pv *p, uint64_t now)
 {
 	struct shm *x = of(p);
@@ -492,8 +481,12 @@ static unsigned shm_progress(struct pv *p, uint64_t now)
 
 	if (x->confined)
 		return work;
-	if (x->events >= 0 && now >= x->look_at)
-		work += pace(x, now, look_at_events(x));
+	if (x->events >= 0 && now >= x->pace.next) {
+		unsigned events = look_at_events(x);
+
+		sd_pace_looked(&x->pace, now, events || !list_empty(&x->requests), LOOK_MIN_NS, LOOK_MAX_NS);
+		work += events;
+	}
 	if (__builtin_expect(now >= x->trim_at, 0))
 		trim(x);
 	if (__builtin_expect(now >= shm_call_deadline(x), 0))
@@ -556,7 +549,7 @@ static void shm_disarm(struct pv *p, bool rang)
 		look_confined(x, rang);
 	/* An event that was not taken would end the next sleep. */
 	if (rang)
-		x->look_at = 0;
+		x->pace.next = 0;
 	list_for_each (it, &x->hot) {
 		struct shm_ep *e = container_of(it, struct shm_ep, hot);
 

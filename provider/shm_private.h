@@ -4,6 +4,7 @@
 #define SD_PROVIDER_SHM_PRIVATE_H
 
 #include "base/list.h"
+#include "base/pace.h"
 #include "provider/channel.h"
 #include "provider/registry.h"
 #include "provider/segment.h"
@@ -25,9 +26,9 @@ struct shm {
 	uint32_t next_id;
 	uint64_t retry_at, retry_after; /* the daemon is called */
 	unsigned n_listeners;
-	uint64_t look_at, event_at; /* when the events are looked at next, and when there was one */
-	struct list requests;	    /* shm_ep.request */
-	struct list hot;	    /* shm_ep.hot: looked at by their cursors */
+	struct sd_pace pace;  /* when the events are looked at next */
+	struct list requests; /* shm_ep.request */
+	struct list hot;      /* shm_ep.hot: looked at by their cursors */
 	unsigned n_hot;
 	bool confined;	       /* no system calls but read, write and poll */
 	bool armed;	       /* a thread sleeps, and is to be rung for the hot ones, too */

@@ -68,7 +68,7 @@ static inline struct sw_epset *sw_epset_at(int fd)
 /* The kernel has said that the set is readable: the next wait is to see it too. */
 static inline void sw_epset_hurry(struct sw_epset *es)
 {
-	es->pace.next = 0;
+	es->pace.looks.next = 0;
 }
 
 /* Starts to track the epoll descriptor fd; domain entered. NULL: no memory. */

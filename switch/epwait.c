@@ -123,7 +123,7 @@ static int collect_san(struct sw_epset *es, struct epoll_event *evs, int n, int 
 
 static bool kernel_is_due(const struct sw_epset *es, uint64_t timeout_ns, bool found)
 {
-	if (pv_now(sw_rt.domain) >= es->pace.next)
+	if (pv_now(sw_rt.domain) >= es->pace.looks.next)
 		return true;
 	return !found && !timeout_ns && es->pace.quiet_zero < SW_PACE_POLLERS;
 }

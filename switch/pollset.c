@@ -174,7 +174,7 @@ static int look_at_kernel(struct set *p, const sigset_t *mask)
 /* A call with timeout 0 is a glance, and has to be right, unless the program does nothing else. */
 static bool kernel_is_due(uint64_t timeout_ns)
 {
-	if (pv_now(sw_rt.domain) >= pace.next)
+	if (pv_now(sw_rt.domain) >= pace.looks.next)
 		return true;
 	return !timeout_ns && pace.quiet_zero < SW_PACE_POLLERS;
 }
@@ -232,7 +232,7 @@ static int wait_for_set(struct set *p, uint64_t timeout_ns, struct sw_wait *w)
 			return -EAGAIN;
 		look_at_san(p);
 		n = count(p);
-		if (n ? pv_now(sw_rt.domain) >= pace.next : kernel_is_due(timeout_ns)) {
+		if (n ? pv_now(sw_rt.domain) >= pace.looks.next : kernel_is_due(timeout_ns)) {
 			r = look_at_kernel(p, w->mask);
 			if (r)
 				return r;

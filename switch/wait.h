@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "base/pace.h"
 #include "provider/domain.h"
 
 #define SW_FOREVER UINT64_MAX
@@ -66,7 +67,7 @@ int sw_wait_on(struct sw_wait *w, struct list *waiters, struct pv_ep *ep, struct
  * been quiet, the more rarely, at least every 8 ms. Before a thread sleeps they are always looked at.
  */
 struct sw_pace {
-	uint64_t last_event, next;
+	struct sd_pace looks;
 	unsigned quiet_zero; /* calls with timeout 0 in a row that found nothing */
 };
 
@@ -75,12 +76,7 @@ struct sw_pace {
 
 static inline void sw_pace_looked(struct sw_pace *p, uint64_t now, bool found)
 {
-	uint64_t quiet;
-
-	if (found)
-		p->last_event = now;
-	quiet = (now - p->last_event) / 8;
-	p->next = now + (quiet < SW_PACE_MAX_NS ? quiet : SW_PACE_MAX_NS);
+	sd_pace_looked(&p->looks, now, found, 0, SW_PACE_MAX_NS);
 }
 
 #endif
