@@ -31,3 +31,10 @@ int sd_fd_raise(int fd)
 	errno = saved_errno;
 	return high >= 0 ? high : fd;
 }
+
+void sd_fd_close(int *fd)
+{
+	if (*fd >= 0)
+		syscall(SYS_close, *fd);
+	*fd = -1;
+}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Descriptors that a library keeps inside somebody else's program. */
+/* Descriptors, as a library keeps them inside somebody else's program. */
 #ifndef SD_BASE_FD_H
 #define SD_BASE_FD_H
 
@@ -8,5 +8,8 @@
  * there already or cannot be moved stays as it is, and an fd below zero is passed through. Leaves errno as it
  * was. */
 int sd_fd_raise(int fd);
+
+/* Closes *fd, if there is one, and leaves -1. */
+void sd_fd_close(int *fd);
 
 #endif

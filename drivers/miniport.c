@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "drivers/gso.h"
 
@@ -433,9 +434,7 @@ int miniport_open(const struct miniport_config *cfg, struct miniport **out, char
 
 void miniport_close(struct miniport *m)
 {
-	if (m->control >= 0)
-		close(m->control);
-	if (m->fd >= 0)
-		close(m->fd);
+	sd_fd_close(&m->control);
+	sd_fd_close(&m->fd);
 	free(m);
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "provider/broker_private.h"
 #include "provider/segment.h"
 
@@ -108,13 +109,6 @@ static void greet(struct broker *b, int fd)
 	b->stats.clients++;
 }
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
 static int open_spare(void)
 {
 	return open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -127,9 +121,9 @@ static int call(struct broker *b)
 	if (fd >= 0 || (errno != EMFILE && errno != ENFILE))
 		return fd;
 	/* It would call until it is heard. */
-	close_fd(&b->spare);
+	sd_fd_close(&b->spare);
 	fd = accept4(b->door.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	close_fd(&fd);
+	sd_fd_close(&fd);
 	b->spare = open_spare();
 	return -1;
 }
@@ -513,8 +507,8 @@ int broker_open(const struct broker_config *cfg, int listening, struct broker **
 	if (!r && b->spare < 0)
 		r = -errno;
 	if (r) {
-		close_fd(&b->events);
-		close_fd(&b->spare);
+		sd_fd_close(&b->events);
+		sd_fd_close(&b->spare);
 		free(b);
 		return r;
 	}

@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "provider/broker_private.h"
 
 int call_outside(struct broker *b, struct client *c, struct channel_message *m, enum sd_reason *reason)
@@ -82,10 +83,8 @@ static int give_end(const struct stream *s, unsigned i, int half, struct pv_shm_
 	if (out->memory >= 0 && out->bell >= 0)
 		return 0;
 	close(half);
-	if (out->memory >= 0)
-		close(out->memory);
-	if (out->bell >= 0)
-		close(out->bell);
+	sd_fd_close(&out->memory);
+	sd_fd_close(&out->bell);
 	return -EMFILE;
 }
 
@@ -97,13 +96,8 @@ static int answer_call(struct broker *b, struct broker_call *call, struct stream
 	s->path = CHANNEL_PATH_NET;
 	s->socket = call->socket;
 	call->socket = -1;
-	stream_describe(&s->end[0], &m);
-	m.type = CHANNEL_CONNECTED;
+	stream_hand_out(s, 0, CHANNEL_CONNECTED, half, &m);
 	m.id = call->id;
-	m.fds[0] = half;
-	m.fds[1] = s->memory;
-	m.fds[2] = s->end[1].watch.fd;
-	m.n_fds = 3;
 	r = answer(call->client, &m) ? 0 : -EPIPE;
 	close(half);
 	if (r)

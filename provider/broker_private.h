@@ -201,7 +201,7 @@ struct waste waste_of(struct broker *b, uid_t uid);
 void waste_socket(int fd);
 /* All that is left in m. */
 void waste_message(struct broker *b, uid_t uid, struct channel_message *m);
-/* Should no more be taken from this user for now? */
+/* So much of this user's waits to be closed that nothing more is taken from it for now. */
 bool waste_is_too_much(const struct broker *b, uid_t uid);
 void waste_collect(struct broker *b);
 /* From the one to the other this thread waits for nothing longer than some milliseconds. While there is much
@@ -250,6 +250,11 @@ int stream_offer(struct broker *b, struct stream *s, struct queue *q, int half, 
 /* The stream that a program's descriptor is an end of; NULL: none. */
 struct end *stream_end_at(struct broker *b, int fd);
 void stream_describe(const struct end *e, struct channel_message *m);
+/* The same of an end that is handed out with its half of the pair: CONNECTED or INCOMING. The descriptors
+ * stay whose they are.
+ */
+void stream_hand_out(
+	const struct stream *s, unsigned end, enum channel_type type, int half, struct channel_message *m);
 void end_event(struct broker *b, struct end *e, uint32_t events);
 /* The queue is no more: what it was offered is offered to another. */
 void streams_offer_again(struct broker *b, struct queue *gone, uint64_t now);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "provider/broker_private.h"
 #include "provider/segment.h"
 
@@ -65,13 +66,6 @@ static struct stream *stream_new(struct broker *b)
 	return s;
 }
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
 static void leave_queue(struct stream *s)
 {
 	list_remove(&s->offer);
@@ -84,7 +78,7 @@ static void no_longer_pending(struct stream *s)
 {
 	list_remove(&s->due);
 	leave_queue(s);
-	close_fd(&s->offered);
+	sd_fd_close(&s->offered);
 }
 
 void stream_free(struct broker *b, struct stream *s)
@@ -96,7 +90,7 @@ void stream_free(struct broker *b, struct stream *s)
 	}
 	if (s->paid)
 		ledger_give(&b->ledger, s->payer, 2, 0);
-	close_fd(&s->memory);
+	sd_fd_close(&s->memory);
 	if (s->socket >= 0)
 		waste_socket(s->socket);
 	die(b, &s->grave, s);
@@ -112,6 +106,17 @@ void stream_describe(const struct end *e, struct channel_message *m)
 					      .peer = first ? s->peer : s->local,
 					      .path = (uint8_t)s->path,
 					      .end = !first}};
+}
+
+void stream_hand_out(
+	const struct stream *s, unsigned end, enum channel_type type, int half, struct channel_message *m)
+{
+	stream_describe(&s->end[end], m);
+	m->type = type;
+	m->fds[0] = half;
+	m->fds[1] = s->memory;
+	m->fds[2] = s->end[!end].watch.fd;
+	m->n_fds = 3;
 }
 
 struct end *stream_end_at(struct broker *b, int fd)
@@ -145,12 +150,7 @@ static int offer(struct broker *b, struct stream *s, struct queue *q, uint64_t n
 	struct channel_message m;
 	int r;
 
-	stream_describe(&s->end[1], &m);
-	m.type = CHANNEL_INCOMING;
-	m.fds[0] = s->offered;
-	m.fds[1] = s->memory;
-	m.fds[2] = s->end[0].watch.fd;
-	m.n_fds = 3;
+	stream_hand_out(s, 1, CHANNEL_INCOMING, s->offered, &m);
 	r = channel_send(q->watch.fd, &m);
 	if (r)
 		return r;
@@ -191,7 +191,7 @@ int stream_make(struct broker *b, uint64_t netns, const struct sd_addr *local, c
 	for (unsigned i = 0; !r && i < 2; i++)
 		r = end_open(b, s, i, &half[i]);
 	if (r) {
-		close_fd(&half[0]);
+		sd_fd_close(&half[0]);
 		stream_free(b, s);
 		return r;
 	}
@@ -232,12 +232,7 @@ int stream_join(struct broker *b, const struct client *c, const struct channel_c
 		stream_free(b, s);
 		return r;
 	}
-	stream_describe(&s->end[0], answer);
-	answer->type = CHANNEL_CONNECTED;
-	answer->fds[0] = half[0];
-	answer->fds[1] = s->memory;
-	answer->fds[2] = s->end[1].watch.fd;
-	answer->n_fds = 3;
+	stream_hand_out(s, 0, CHANNEL_CONNECTED, half[0], answer);
 	s->socket = socket;
 	b->stats.joined++;
 	return 0;

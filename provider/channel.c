@@ -14,6 +14,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/fd.h"
+
 /* Of the kernel's (include/linux/socket.h), newer than some C libraries. */
 #ifndef SCM_PIDFD
 #define SCM_PIDFD 0x04
@@ -166,11 +168,8 @@ static void empty(struct channel_message *m)
 
 void channel_close_fds(struct channel_message *m)
 {
-	for (unsigned i = 0; i < m->n_fds && i < CHANNEL_FDS; i++) {
-		if (m->fds[i] >= 0)
-			close(m->fds[i]);
-		m->fds[i] = -1;
-	}
+	for (unsigned i = 0; i < m->n_fds && i < CHANNEL_FDS; i++)
+		sd_fd_close(&m->fds[i]);
 	m->n_fds = 0;
 }
 
