@@ -16,7 +16,8 @@ struct couple_side {
 	struct pv_ep *ep;
 	/* What was received here and the other side did not take. */
 	uint8_t *held;
-	size_t held_at, held_len;
+	const uint8_t *next; /* the first of them that is to go */
+	size_t held_len;
 	bool ended; /* all of its bytes, and their end, have gone to the other side */
 };
 
@@ -54,7 +55,6 @@ int couple_new(struct couples *c, struct couple_side *out[2])
 	p->of = c;
 	list_init(&p->due);
 	list_push_back(&c->all, &p->node);
-	c->n++;
 	for (unsigned i = 0; i < 2; i++) {
 		p->side[i].upcall.ready = on_ready;
 		p->side[i].couple = p;
@@ -69,7 +69,6 @@ void couple_free(struct couple_side *either)
 
 	list_remove(&p->node);
 	list_remove(&p->due);
-	p->of->n--;
 	for (unsigned i = 0; i < 2; i++)
 		free(p->side[i].held);
 	free(p);
@@ -103,49 +102,47 @@ void couple_join(struct couple_side *a, struct pv_ep *ea, struct couple_side *b,
 
 /* --- one direction --- */
 
-/* -EAGAIN: to takes no more at the moment; 0: all of it is there; another error: to is no more. */
-static int give_held(struct couple_side *from, struct couple_side *to)
+/* Moves *at on past what was sent. -EAGAIN: to takes no more at the moment; 0: all of it is there; another
+ * error: to is no more.
+ */
+static int push(struct couple_side *to, const uint8_t **at, size_t *len)
 {
-	while (from->held_len) {
-		const struct iovec iov = {from->held + from->held_at, from->held_len};
+	while (*len) {
+		const struct iovec iov = {(void *)*at, *len};
 		ssize_t r = to->ep->ops->send(to->ep, &iov, 1, 0);
 
 		if (r < 0)
 			return (int)r;
-		from->held_at += (size_t)r;
-		from->held_len -= (size_t)r;
+		*at += r;
+		*len -= (size_t)r;
 	}
+	return 0;
+}
+
+static int give_held(struct couple_side *from, struct couple_side *to)
+{
+	int r = push(to, &from->next, &from->held_len);
+
+	if (r)
+		return r;
 	free(from->held);
 	from->held = NULL;
 	return 0;
 }
 
-static int hold(struct couple_side *from, const uint8_t *bytes, size_t len)
+static int give(struct couple_side *from, struct couple_side *to, const uint8_t *bytes, size_t len)
 {
+	int r = push(to, &bytes, &len);
+
+	if (r != -EAGAIN)
+		return r;
 	from->held = malloc(len);
 	if (!from->held)
 		return -ENOMEM;
 	memcpy(from->held, bytes, len);
-	from->held_at = 0;
+	from->next = from->held;
 	from->held_len = len;
 	return -EAGAIN;
-}
-
-/* As give_held(). */
-static int give(struct couple_side *from, struct couple_side *to, const uint8_t *bytes, size_t len)
-{
-	while (len) {
-		const struct iovec iov = {(void *)bytes, len};
-		ssize_t r = to->ep->ops->send(to->ep, &iov, 1, 0);
-
-		if (r == -EAGAIN)
-			return hold(from, bytes, len);
-		if (r < 0)
-			return (int)r;
-		bytes += r;
-		len -= (size_t)r;
-	}
-	return 0;
 }
 
 /* 1: there is more, but others wait; 0 or -EAGAIN: that is all; else the connection is over. */

@@ -15,7 +15,6 @@
 /* All couples of one domain. */
 struct couples {
 	struct list all, due;
-	unsigned n;
 	uint8_t *scratch;
 };
 
