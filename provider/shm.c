@@ -336,16 +336,9 @@ static int shm_adopt(struct pv *p, int fd, void *user, void *note, size_t len, s
 	return 0;
 }
 
-/* Rings are written then, which must not block. The descriptor is the daemon's, too, which does not mind. */
-static void shm_confine(struct pv *p, bool on)
+/* Rings will be written, which must not block. The descriptor is the daemon's, too, which does not mind. */
+static void prepare_to_confine(struct shm *x)
 {
-	struct shm *x = of(p);
-
-	x->confined = on;
-	x->pace.next = 0;
-	if (!on)
-		return;
-	x->confined = false; /* until all is ready */
 	list_for_each (it, &x->endpoints) {
 		struct shm_ep *e = container_of(it, struct shm_ep, node);
 
@@ -354,7 +347,16 @@ static void shm_confine(struct pv *p, bool on)
 			shm_heat(e);
 		}
 	}
-	x->confined = true;
+}
+
+static void shm_confine(struct pv *p, bool on)
+{
+	struct shm *x = of(p);
+
+	if (on)
+		prepare_to_confine(x); /* with system calls */
+	x->confined = on;
+	x->pace.next = 0;
 }
 
 static int shm_in_child(struct pv *p)
@@ -496,11 +498,13 @@ static unsigned shm_progress(struct pv *p, uint64_t now)
 
 static uint64_t shm_deadline(struct pv *p)
 {
-	if (of(p)->confined)
-		return UINT64_MAX;
-	uint64_t call = shm_call_deadline(of(p)), trim_at = of(p)->trim_at;
+	const struct shm *x = of(p);
+	uint64_t call;
 
-	return call < trim_at ? call : trim_at;
+	if (x->confined)
+		return UINT64_MAX;
+	call = shm_call_deadline(x);
+	return call < x->trim_at ? call : x->trim_at;
 }
 
 /* The descriptor of one connection; there is hardly a second one. */
