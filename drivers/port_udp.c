@@ -23,6 +23,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/sockaddr.h"
 #include "drivers/encap.h"
 #include "drivers/port.h"
 
@@ -34,12 +35,6 @@ enum {
 	CAPACITY_EXTRA = 64,
 	SOCKET_BYTES = 4 << 20,
 	CONTROL_BYTES = 64, /* one int for the ECN bits, one for the drop counter */
-};
-
-union sock_name {
-	struct sockaddr any;
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
 };
 
 union control {
@@ -76,7 +71,7 @@ struct udp_port {
 	/* Of the burst at hand. */
 	struct mmsghdr msgs[BURST];
 	struct iovec iov[BURST];
-	union sock_name names[BURST];
+	union sd_sockaddr names[BURST];
 	union control controls[BURST];
 	uint8_t *buffers[BURST];
 };
@@ -105,36 +100,15 @@ static void mac_of(const struct sd_addr *a, uint8_t mac[6])
 	memcpy(mac + 2, &hash, 4);
 }
 
-static socklen_t to_sock(const struct sd_addr *a, uint16_t port, uint32_t scope, union sock_name *out)
+/* Another leg's or host's address, at the port of this wire. */
+static socklen_t wire_name(
+	const struct udp_port *u, const struct leg *leg, const struct sd_addr *a, union sd_sockaddr *out)
 {
-	memset(out, 0, sizeof *out);
-	if (a->family == 4) {
-		out->v4.sin_family = AF_INET;
-		out->v4.sin_port = htons(port);
-		memcpy(&out->v4.sin_addr, a->ip, 4);
-		return sizeof out->v4;
-	}
-	out->v6.sin6_family = AF_INET6;
-	out->v6.sin6_port = htons(port);
-	out->v6.sin6_scope_id = scope;
-	memcpy(&out->v6.sin6_addr, a->ip, 16);
-	return sizeof out->v6;
-}
+	struct sd_addr to = *a;
 
-static struct sd_addr from_sock(const union sock_name *s)
-{
-	struct sd_addr a = {0};
-
-	if (s->any.sa_family == AF_INET) {
-		a.family = 4;
-		a.port = ntohs(s->v4.sin_port);
-		memcpy(a.ip, &s->v4.sin_addr, 4);
-	} else if (s->any.sa_family == AF_INET6) {
-		a.family = 6;
-		a.port = ntohs(s->v6.sin6_port);
-		memcpy(a.ip, &s->v6.sin6_addr, 16);
-	}
-	return a;
+	to.port = u->wire_port;
+	to.scope = leg->self.scope;
+	return sd_sockaddr_from(out, &to);
 }
 
 /* --- buffers --- */
@@ -178,10 +152,11 @@ static void make_frame(
 	struct udp_port *u, const struct leg *leg, unsigned i, uint8_t *buffer, struct port_frame *out)
 {
 	size_t len = u->msgs[i].msg_len;
-	struct encap_flow f = {.src = from_sock(&u->names[i]), .dst = leg->self};
+	struct encap_flow f = {.dst = leg->self};
 	uint8_t hdr[ENCAP_MAX]; /* not in place: a template clears all of it, and the payload may begin
 				   earlier */
 
+	sd_sockaddr_to(&u->names[i].any, u->msgs[i].msg_hdr.msg_namelen, &f.src);
 	f.ecn = read_control(u, &u->msgs[i].msg_hdr);
 	f.dst.port = PORT_UDP_PORT;
 	memcpy(f.dst_mac, u->mac, sizeof f.dst_mac);
@@ -315,7 +290,7 @@ static unsigned prepare(struct udp_port *u, const struct leg *leg, const struct 
 		u->iov[used] = (struct iovec){(void *)v.payload, v.payload_len};
 		memset(m, 0, sizeof *m);
 		m->msg_name = &u->names[used];
-		m->msg_namelen = to_sock(&v.flow.dst, u->wire_port, leg->self.scope, &u->names[used]);
+		m->msg_namelen = wire_name(u, leg, &v.flow.dst, &u->names[used]);
 		m->msg_iov = &u->iov[used];
 		m->msg_iovlen = 1;
 		set_ecn(m, &u->controls[used], leg->self.family, v.flow.ecn);
@@ -497,10 +472,8 @@ static unsigned interface_mtu(int fd, const struct sd_addr *self)
 		struct ifreq req = {0};
 		struct sd_addr a;
 
-		if (!i->ifa_addr || (i->ifa_addr->sa_family != AF_INET && i->ifa_addr->sa_family != AF_INET6))
-			continue;
-		a = from_sock((const union sock_name *)i->ifa_addr);
-		if (!sd_addr_same_ip(&a, self))
+		/* getifaddrs(3) has room for the longest in each. */
+		if (!sd_sockaddr_to(i->ifa_addr, sizeof(union sd_sockaddr), &a) || !sd_addr_same_ip(&a, self))
 			continue;
 		strncpy(req.ifr_name, i->ifa_name, sizeof req.ifr_name - 1);
 		if (!ioctl(fd, SIOCGIFMTU, &req))
@@ -512,8 +485,8 @@ static unsigned interface_mtu(int fd, const struct sd_addr *self)
 
 static int bind_socket(struct udp_port *u, struct leg *leg, char *err, size_t err_len)
 {
-	union sock_name name;
-	socklen_t len = to_sock(&leg->self, u->wire_port, leg->self.scope, &name);
+	union sd_sockaddr name;
+	socklen_t len = wire_name(u, leg, &leg->self, &name);
 	char text[SD_ADDR_STRLEN];
 	struct sd_addr shown = leg->self;
 

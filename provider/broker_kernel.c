@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/sockaddr.h"
 #include "provider/broker_private.h"
 
 /* TCP_LISTEN of the kernel's, whose header does not go with the C library's. */
@@ -176,21 +177,9 @@ static bool is_of_interface(int socket, const struct sd_addr *a)
 /* In our own network namespace: from where would a packet to it leave? */
 static bool is_own_source(const struct sd_addr *a)
 {
-	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(9)};
-	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_scope_id = a->scope};
-	bool six = a->family == 6, is;
-	struct sockaddr *name = six ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4;
-	void *ip = six ? (void *)&v6.sin6_addr : (void *)&v4.sin_addr;
-	size_t ip_len = six ? 16 : 4;
-	socklen_t len = six ? sizeof v6 : sizeof v4;
-	int fd = socket(six ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct sd_addr source;
 
-	if (fd < 0)
-		return false;
-	memcpy(ip, a->ip, ip_len);
-	is = !connect(fd, name, len) && !getsockname(fd, name, &len) && !memcmp(ip, a->ip, ip_len);
-	close(fd);
-	return is;
+	return !sd_sockaddr_source(a, &source) && sd_addr_same_ip(&source, a);
 }
 
 bool kernel_has_address(struct broker *b, int socket, uint64_t netns, const struct sd_addr *a, uint64_t now)

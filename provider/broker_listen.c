@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/sockaddr.h"
 #include "provider/broker_private.h"
 
 #define QUEUE_BYTES (512 * 1024) /* for the backlogs that are common; the system may give less */
@@ -27,36 +28,11 @@ static int int_option(int fd, int level, int name)
 	return getsockopt(fd, level, name, &value, &len) ? -1 : value;
 }
 
-static bool name_of(int fd, struct sd_addr *out)
-{
-	union {
-		struct sockaddr any;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-		struct sockaddr_storage room;
-	} name;
-	socklen_t len = sizeof name;
-
-	*out = (struct sd_addr){0};
-	if (getsockname(fd, &name.any, &len))
-		return false;
-	if (name.any.sa_family == AF_INET) {
-		out->family = 4;
-		out->port = ntohs(name.v4.sin_port);
-		memcpy(out->ip, &name.v4.sin_addr, 4);
-	} else if (name.any.sa_family == AF_INET6) {
-		out->family = 6;
-		out->port = ntohs(name.v6.sin6_port);
-		memcpy(out->ip, &name.v6.sin6_addr, 16);
-	}
-	return out->family != 0;
-}
-
 bool is_bound_to(int socket, const struct sd_addr *name)
 {
 	struct sd_addr own;
 
-	if (int_option(socket, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP || !name_of(socket, &own))
+	if (int_option(socket, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP || sd_sockaddr_bound(socket, &own))
 		return false;
 	sd_addr_unmap(&own);
 	if (own.port != name->port || !own.port)

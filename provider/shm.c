@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/sockaddr.h"
 #include "provider/domain_private.h"
 #include "provider/shm_private.h"
 
@@ -129,26 +130,15 @@ void shm_ep_free(struct shm_ep *e)
 
 static int bound_socket(const struct sd_addr *local)
 {
-	struct sockaddr_storage name = {0};
-	struct sockaddr_in *v4 = (struct sockaddr_in *)&name;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&name;
-	int fd = socket(local->family == 6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
+	union sd_sockaddr name;
+	socklen_t len = sd_sockaddr_from(&name, local);
+	int fd = socket(name.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
 
-	if (fd < 0)
-		return -errno;
-	if (local->family == 6) {
-		*v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(local->port)};
-		memcpy(&v6->sin6_addr, local->ip, 16);
-	} else {
-		*v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(local->port)};
-		memcpy(&v4->sin_addr, local->ip, 4);
-	}
-	if (bind(fd, (struct sockaddr *)&name, local->family == 6 ? sizeof *v6 : sizeof *v4)) {
-		r = -errno;
-		close(fd);
-		return r;
-	}
-	return fd;
+	if (fd < 0 || !bind(fd, &name.any, len))
+		return fd < 0 ? -errno : fd;
+	r = -errno;
+	close(fd);
+	return r;
 }
 
 static int listening_socket(const struct sd_addr *local, unsigned backlog)
@@ -161,38 +151,15 @@ static int listening_socket(const struct sd_addr *local, unsigned backlog)
 	return -EADDRINUSE;
 }
 
-static int port_of(int fd)
-{
-	struct sockaddr_storage name;
-	socklen_t len = sizeof name;
-
-	if (getsockname(fd, (struct sockaddr *)&name, &len))
-		return 0;
-	return ntohs(name.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&name)->sin6_port
-						: ((struct sockaddr_in *)&name)->sin_port);
-}
-
 /* --- provider --- */
 
-/* Which of our addresses the kernel would use towards peer. */
-static bool source_for(const struct sd_addr *peer, struct sd_addr *local)
+static bool is_sent_from(const struct sd_addr *peer, struct sd_addr *local)
 {
-	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(9)};
-	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(9)};
-	bool six = peer->family == 6, ok;
-	socklen_t len = six ? sizeof v6 : sizeof v4;
-	struct sockaddr *name = six ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4;
-	int fd = socket(six ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	uint16_t port = local->port;
+	int r = sd_sockaddr_source(peer, local);
 
-	memcpy(&v4.sin_addr, peer->ip, 4);
-	memcpy(&v6.sin6_addr, peer->ip, 16);
-	v6.sin6_scope_id = peer->scope;
-	ok = fd >= 0 && !connect(fd, name, len) && !getsockname(fd, name, &len);
-	if (fd >= 0)
-		close(fd);
-	local->family = peer->family;
-	memcpy(local->ip, six ? (void *)&v6.sin6_addr : (void *)&v4.sin_addr, six ? 16 : 4);
-	return ok;
+	local->port = port;
+	return !r;
 }
 
 static enum sd_reason shm_route(struct pv *p, const struct sd_addr *peer, struct sd_addr *local)
@@ -203,7 +170,7 @@ static enum sd_reason shm_route(struct pv *p, const struct sd_addr *peer, struct
 		return SD_REASON_NO_DAEMON; /* which cannot be asked any more */
 	if (local->family && !sd_addr_is_any(local))
 		return SD_REASON_SAN;
-	return source_for(peer, local) ? SD_REASON_SAN : SD_REASON_NO_ROUTE;
+	return is_sent_from(peer, local) ? SD_REASON_SAN : SD_REASON_NO_ROUTE;
 }
 
 static bool shm_serves(struct pv *p, const struct sd_addr *local)
@@ -281,10 +248,13 @@ static int shm_connect(struct pv *p, int socket, const struct sd_addr *local, co
 	if (x->channel < 0)
 		return -ENOTCONN;
 	if (socket < 0) {
+		struct sd_addr bound;
+
 		socket = own = bound_socket(local);
 		if (socket < 0)
 			return own;
-		m.connect.local.port = (uint16_t)port_of(own);
+		sd_sockaddr_bound(own, &bound);
+		m.connect.local.port = bound.port;
 	}
 	e = shm_ep_new(x, user);
 	r = e ? 0 : -ENOMEM;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/list.h"
+#include "base/sockaddr.h"
 #include "provider/registry.h"
 
 #define EVENTS 64
@@ -49,43 +50,6 @@ static struct tcp_ep *ep_of(struct pv_ep *e)
 	return container_of(e, struct tcp_ep, ep);
 }
 
-static socklen_t to_sockaddr(const struct sd_addr *a, struct sockaddr_storage *out)
-{
-	struct sockaddr_in *v4 = (struct sockaddr_in *)out;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
-
-	memset(out, 0, sizeof *out);
-	if (a->family == 4) {
-		v4->sin_family = AF_INET;
-		v4->sin_port = htons(a->port);
-		memcpy(&v4->sin_addr, a->ip, 4);
-		return sizeof *v4;
-	}
-	v6->sin6_family = AF_INET6;
-	v6->sin6_port = htons(a->port);
-	v6->sin6_scope_id = a->scope;
-	memcpy(&v6->sin6_addr, a->ip, 16);
-	return sizeof *v6;
-}
-
-static void from_sockaddr(const struct sockaddr_storage *in, struct sd_addr *out)
-{
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)in;
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)in;
-
-	memset(out, 0, sizeof *out);
-	if (in->ss_family == AF_INET) {
-		out->family = 4;
-		out->port = ntohs(v4->sin_port);
-		memcpy(out->ip, &v4->sin_addr, 4);
-	} else if (in->ss_family == AF_INET6) {
-		out->family = 6;
-		out->port = ntohs(v6->sin6_port);
-		out->scope = v6->sin6_scope_id;
-		memcpy(out->ip, &v6->sin6_addr, 16);
-	}
-}
-
 static struct tcp_ep *ep_new(struct tcp *t, int fd, void *user)
 {
 	struct tcp_ep *e = calloc(1, sizeof *e);
@@ -108,17 +72,17 @@ static struct tcp_ep *ep_new(struct tcp *t, int fd, void *user)
 
 static int bound_socket(const struct sd_addr *local)
 {
-	struct sockaddr_storage ss;
-	socklen_t len = to_sockaddr(local, &ss);
+	union sd_sockaddr name;
+	socklen_t len = sd_sockaddr_from(&name, local);
 	int one = 1, fd, error;
 
-	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	fd = socket(name.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (ss.ss_family == AF_INET6)
+	if (name.any.sa_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-	if (local->family && bind(fd, (struct sockaddr *)&ss, len)) {
+	if (local->family && bind(fd, &name.any, len)) {
 		error = errno;
 		close(fd);
 		return -error;
@@ -168,8 +132,8 @@ static int tcp_connect(struct pv *p, int socket, const struct sd_addr *local, co
 	void *user, struct pv_ep **out)
 {
 	struct sd_addr source = *local;
-	struct sockaddr_storage ss;
-	socklen_t len = to_sockaddr(peer, &ss);
+	union sd_sockaddr name;
+	socklen_t len = sd_sockaddr_from(&name, peer);
 	struct tcp_ep *e;
 	int fd;
 
@@ -178,7 +142,7 @@ static int tcp_connect(struct pv *p, int socket, const struct sd_addr *local, co
 	fd = bound_socket(&source);
 	if (fd < 0)
 		return fd;
-	if (connect(fd, (struct sockaddr *)&ss, len) && errno != EINPROGRESS) {
+	if (connect(fd, &name.any, len) && errno != EINPROGRESS) {
 		int error = errno;
 
 		close(fd);
@@ -348,17 +312,15 @@ static void ep_info(struct pv_ep *ep, struct pv_info *out)
 		[TCP_CLOSING] = "CLOSING",
 	};
 	struct tcp_ep *e = ep_of(ep);
-	struct sockaddr_storage ss;
+	union sd_sockaddr name;
 	struct tcp_info t;
-	socklen_t len = sizeof ss;
+	socklen_t len = sizeof name;
 	int queued;
 
 	memset(out, 0, sizeof *out);
-	if (!getsockname(e->fd, (struct sockaddr *)&ss, &len))
-		from_sockaddr(&ss, &out->local);
-	len = sizeof ss;
-	if (!getpeername(e->fd, (struct sockaddr *)&ss, &len))
-		from_sockaddr(&ss, &out->peer);
+	sd_sockaddr_bound(e->fd, &out->local);
+	if (!getpeername(e->fd, &name.any, &len))
+		sd_sockaddr_to(&name.any, len, &out->peer);
 	len = sizeof t;
 	if (getsockopt(e->fd, IPPROTO_TCP, TCP_INFO, &t, &len))
 		return;

@@ -70,8 +70,6 @@ void sw_listen_on_san(struct sw_sock *s)
 
 static void begin_listening(int fd, int backlog)
 {
-	struct sockaddr_storage name;
-	socklen_t len = sizeof name;
 	struct sw_sock *s = sw_sock_adopt(fd);
 
 	if (!s)
@@ -84,8 +82,7 @@ static void begin_listening(int fd, int backlog)
 				s->listeners[i], backlog < 0 ? SOMAXCONN : (unsigned)backlog);
 		return;
 	}
-	if (sw_libc.getsockname(fd, (struct sockaddr *)&name, &len) ||
-		!sw_addr_from((struct sockaddr *)&name, len, &s->local))
+	if (!sw_name_bound(fd, &s->local))
 		return;
 	s->role = SW_LISTENER;
 	sw_options_read(s);

@@ -34,14 +34,9 @@ struct plan {
 /* The name the program has bound the socket to. */
 static void read_bound(struct sw_sock *s, struct plan *p)
 {
-	struct sockaddr_storage name;
-	socklen_t len = sizeof name;
 	struct sd_addr a;
 
-	if (s->known && !s->bound)
-		return;
-	if (sw_libc.getsockname(s->fd, (struct sockaddr *)&name, &len) ||
-		!sw_addr_from((struct sockaddr *)&name, len, &a))
+	if ((s->known && !s->bound) || !sw_name_bound(s->fd, &a))
 		return;
 	p->bound = a.port != 0;
 	p->defers_port = !p->bound && !sd_addr_is_any(&a);
@@ -187,7 +182,7 @@ void sw_connect_settle(struct sw_sock *s)
 /* A real port of the kernel's for the client's end: nobody else gets it, and a fallback has it too. */
 static int reserve_port(struct sw_sock *s, struct plan *p)
 {
-	struct sockaddr_storage name;
+	union sd_sockaddr name;
 	socklen_t len = sw_addr_to(&p->local, s->domain, &name);
 	struct sd_addr a;
 	int off = 0;
@@ -196,15 +191,13 @@ static int reserve_port(struct sw_sock *s, struct plan *p)
 		return 0;
 	if (p->defers_port)
 		sw_libc.setsockopt(s->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &off, sizeof off);
-	if (sw_libc.bind(s->fd, (struct sockaddr *)&name, len))
+	if (sw_libc.bind(s->fd, &name.any, len))
 		return -errno;
 	s->bound = true;
-	len = sizeof name;
-	if (sw_libc.getsockname(s->fd, (struct sockaddr *)&name, &len))
-		return -errno;
-	sw_addr_from((struct sockaddr *)&name, len, &a);
+	if (!sw_name_bound(s->fd, &a) || !a.port)
+		return -EADDRNOTAVAIL;
 	p->local.port = a.port;
-	return a.port ? 0 : -EADDRNOTAVAIL;
+	return 0;
 }
 
 /* True: the SAN path is being tried. */

@@ -147,14 +147,10 @@ void sw_inherit_settle(void)
 
 void sw_inherit_listener(struct sw_sock *s)
 {
-	struct sockaddr_storage name;
-	socklen_t len = sizeof name;
-
 	s->late = false;
 	s->role = SW_LISTENER;
 	s->backlog = -1;
-	if (sw_libc.getsockname(s->fd, (struct sockaddr *)&name, &len) ||
-		!sw_addr_from((struct sockaddr *)&name, len, &s->local))
+	if (!sw_name_bound(s->fd, &s->local))
 		return;
 	sw_options_read(s);
 	if (s->kernel_bound)

@@ -1,67 +1,42 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Between the kernel's socket addresses and ours. Pure. */
-#include <arpa/inet.h>
+/* Between the kernel's socket addresses and ours. */
 #include <string.h>
 
+#include "switch/libc.h"
 #include "switch/sock.h"
 
 bool sw_addr_from(const struct sockaddr *sa, socklen_t len, struct sd_addr *out)
 {
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
-
-	if (!sa || len < sizeof sa->sa_family)
+	if (!sd_sockaddr_to(sa, len, out))
 		return false;
-	memset(out, 0, sizeof *out);
-	if (sa->sa_family == AF_INET && len >= sizeof v4) {
-		memcpy(&v4, sa, sizeof v4);
-		out->family = 4;
-		out->port = ntohs(v4.sin_port);
-		memcpy(out->ip, &v4.sin_addr, 4);
-		return true;
-	}
-	/* The scope was not there in RFC 2133; the kernel takes the short form too. */
-	if (sa->sa_family == AF_INET6 && len >= offsetof(struct sockaddr_in6, sin6_scope_id)) {
-		memset(&v6, 0, sizeof v6);
-		memcpy(&v6, sa, len < sizeof v6 ? len : sizeof v6);
-		out->family = 6;
-		out->port = ntohs(v6.sin6_port);
-		memcpy(out->ip, &v6.sin6_addr, 16);
-		if (IN6_IS_ADDR_LINKLOCAL(&v6.sin6_addr))
-			out->scope = v6.sin6_scope_id;
-		sd_addr_unmap(out);
-		return true;
-	}
-	return false;
+	sd_addr_unmap(out);
+	return true;
 }
 
-socklen_t sw_addr_to(const struct sd_addr *a, int domain, struct sockaddr_storage *out)
+bool sw_name_bound(int fd, struct sd_addr *out)
 {
-	struct sockaddr_in *v4 = (struct sockaddr_in *)out;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
+	union sd_sockaddr name;
+	socklen_t len = sizeof name;
 
-	memset(out, 0, sizeof *out);
-	if (domain == AF_INET) {
-		v4->sin_family = AF_INET;
-		v4->sin_port = htons(a->port);
-		memcpy(&v4->sin_addr, a->ip, 4);
-		return sizeof *v4;
+	return !sw_libc.getsockname(fd, &name.any, &len) && sw_addr_from(&name.any, len, out);
+}
+
+socklen_t sw_addr_to(const struct sd_addr *a, int domain, union sd_sockaddr *out)
+{
+	struct sd_addr as = *a;
+
+	if (domain == AF_INET6 && a->family == 4) {
+		memset(as.ip, 0, 10);
+		memset(as.ip + 10, 0xff, 2);
+		memcpy(as.ip + 12, a->ip, 4);
 	}
-	v6->sin6_family = AF_INET6;
-	v6->sin6_port = htons(a->port);
-	v6->sin6_scope_id = a->scope;
-	if (a->family == 4) {
-		memset(v6->sin6_addr.s6_addr + 10, 0xff, 2);
-		memcpy(v6->sin6_addr.s6_addr + 12, a->ip, 4);
-	} else {
-		memcpy(&v6->sin6_addr, a->ip, 16);
-	}
-	return sizeof *v6;
+	as.family = domain == AF_INET ? 4 : 6;
+	return sd_sockaddr_from(out, &as);
 }
 
 void sw_name_give(const struct sd_addr *a, int domain, struct sockaddr *out, socklen_t *len)
 {
-	struct sockaddr_storage full;
+	union sd_sockaddr full;
 	socklen_t n = sw_addr_to(a, domain, &full);
 
 	memcpy(out, &full, *len < n ? *len : n);

@@ -13,6 +13,7 @@
 #include "base/addr.h"
 #include "base/list.h"
 #include "base/reason.h"
+#include "base/sockaddr.h"
 #include "provider/provider.h"
 #include "switch/fdtab.h"
 #include "switch/runtime.h"
@@ -149,8 +150,10 @@ void sw_listen_on_san(struct sw_sock *s);
 
 /* names.c */
 bool sw_addr_from(const struct sockaddr *sa, socklen_t len, struct sd_addr *out);
+/* What the kernel's socket is bound to; false: it has no name that TCP knows. */
+bool sw_name_bound(int fd, struct sd_addr *out);
 /* As a socket of this domain shows it (an IPv4 address on an IPv6 socket is mapped). */
-socklen_t sw_addr_to(const struct sd_addr *a, int domain, struct sockaddr_storage *out);
+socklen_t sw_addr_to(const struct sd_addr *a, int domain, union sd_sockaddr *out);
 /* Copies a name as the system calls do: cut off at *len, *len the full length. */
 void sw_name_give(const struct sd_addr *a, int domain, struct sockaddr *out, socklen_t *len);
 

@@ -236,16 +236,14 @@ static uint64_t wall_clock(void)
 /* The names of a connection that the kernel has made. */
 static void learn_names(struct sw_sock *s)
 {
-	struct sockaddr_storage name;
+	union sd_sockaddr name;
 	socklen_t len = sizeof name;
 	struct sd_addr local;
 
-	if (!sw_libc.getsockname(s->fd, (struct sockaddr *)&name, &len) &&
-		sw_addr_from((struct sockaddr *)&name, len, &local) && local.port)
+	if (sw_name_bound(s->fd, &local) && local.port)
 		s->local = local; /* none before the connect */
-	len = sizeof name;
-	if (!sw_libc.getpeername(s->fd, (struct sockaddr *)&name, &len))
-		sw_addr_from((struct sockaddr *)&name, len, &s->peer);
+	if (!sw_libc.getpeername(s->fd, &name.any, &len))
+		sw_addr_from(&name.any, len, &s->peer);
 }
 
 static void describe_endpoint(const struct pv_ep *ep, struct statfile_record *r)
