@@ -237,6 +237,9 @@ static void check_connect(unsigned family)
 	listen_on(&p.l, family, port, 8);
 	assert_int_equal(state(&p.l), 0);
 	connect_to(&p.c, family, port);
+	until(p.l.edges & PV_IN || result(&p.c) != -EINPROGRESS);
+	if (!(p.l.edges & PV_IN))
+		assert_int_equal(result(&p.c), 0);
 	until(p.l.edges & PV_IN);
 	accept_from(&p.l, &p.s);
 	until(result(&p.c) != -EINPROGRESS);

@@ -10,6 +10,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/sockaddr.h"
+
+#define PROBE_PORT 1
+
 static int namespaces[2] = {-1, -1};
 
 static bool new_namespace(int *fd)
@@ -38,29 +42,39 @@ static bool configure(unsigned host)
 	return run(command);
 }
 
-/* The kernel brings a link's IPv6 to life some time after the link itself. */
-static bool is_up(unsigned host)
+static int bound_socket(unsigned host)
 {
-	struct sockaddr_in6 peer = {.sin6_family = AF_INET6, .sin6_port = 1};
-	struct sd_addr a = hosts_addr(!host, 6, 0);
-	int fd, r;
+	struct sd_addr a = hosts_addr(host, 6, PROBE_PORT);
+	union sd_sockaddr name;
+	socklen_t len = sd_sockaddr_from(&name, &a);
+	int fd;
 
 	hosts_enter(host);
-	memcpy(&peer.sin6_addr, a.ip, 16);
-	fd = socket(AF_INET6, SOCK_DGRAM, 0);
-	r = connect(fd, (struct sockaddr *)&peer, sizeof peer);
+	fd = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && !bind(fd, &name.any, len))
+		return fd;
 	close(fd);
-	return !r;
+	return -1;
 }
 
-static bool wait_until_up(unsigned host)
+/* The kernel brings a link's IPv6 to life some time after the link itself: until packets come through. */
+static bool wait_for_packets(unsigned from, unsigned to)
 {
-	for (unsigned i = 0; i < 500; i++) {
-		if (is_up(host))
-			return true;
+	struct sd_addr a = hosts_addr(to, 6, PROBE_PORT);
+	union sd_sockaddr name;
+	socklen_t len = sd_sockaddr_from(&name, &a);
+	int in = bound_socket(to), out = bound_socket(from);
+	bool came = false;
+	char byte = 0;
+
+	for (unsigned i = 0; i < 500 && !came; i++) {
+		sendto(out, &byte, 1, 0, &name.any, len);
 		usleep(10000);
+		came = recv(in, &byte, 1, 0) == 1;
 	}
-	return false;
+	close(in);
+	close(out);
+	return came;
 }
 
 bool hosts_open(void)
@@ -75,7 +89,8 @@ bool hosts_open(void)
 	snprintf(command, sizeof command,
 		"ip link add " HOSTS_NETDEV " type veth peer name " HOSTS_NETDEV " netns /proc/%d/fd/%d",
 		getpid(), namespaces[0]);
-	return run(command) && configure(0) && configure(1) && wait_until_up(0) && wait_until_up(1);
+	return run(command) && configure(0) && configure(1) && wait_for_packets(0, 1) &&
+	       wait_for_packets(1, 0);
 }
 
 void hosts_enter(unsigned host)
