@@ -37,11 +37,8 @@ static void add_listener(struct sw_sock *s, struct pv *p, const struct sd_addr *
 
 static bool is_dual_stack(const struct sw_sock *s, const struct sd_addr *local)
 {
-	int only = 1;
-	socklen_t len = sizeof only;
-
 	return s->domain == AF_INET6 && local->family == 6 && sd_addr_is_any(local) &&
-	       !sw_libc.getsockopt(s->fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &len) && !only;
+	       !sw_option_int(s->fd, IPPROTO_IPV6, IPV6_V6ONLY);
 }
 
 void sw_listen_on_san(struct sw_sock *s)

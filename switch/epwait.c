@@ -204,9 +204,7 @@ static int sleep_on(struct epwait *e)
 
 	if (self)
 		sw_link_to(&link, self, &e->es->waiters);
-	r = n_eps && self ? sw_wait_sleep_on(&e->wait, eps, n_eps) : 1;
-	if (r > 0)
-		r = sw_wait_sleep(&e->wait, &kernel, e->es->n_kernel ? 1 : 0);
+	r = sw_wait_sleep(&e->wait, eps, n_eps, &kernel, e->es->n_kernel ? 1 : 0);
 	if (self)
 		list_remove(&link.node);
 	/* Something is there: look now. Nothing: it has just been looked at. */

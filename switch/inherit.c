@@ -28,18 +28,10 @@ _Static_assert(sizeof(struct sw_note) <= PV_NOTE_SIZE, "the note has its place")
 
 /* --- recognising --- */
 
-static int int_option(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t len = sizeof value;
-
-	return sw_libc.getsockopt(fd, level, name, &value, &len) ? -1 : value;
-}
-
 static bool is_listening_tcp(int fd)
 {
-	return int_option(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 &&
-	       int_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP;
+	return sw_option_int(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 &&
+	       sw_option_int(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
 static struct sw_sock *track(int fd)
@@ -51,7 +43,7 @@ static struct sw_sock *track(int fd)
 		if (s)
 			s->passed = true;
 	} else if (is_listening_tcp(fd)) {
-		s = sw_sock_new(fd, int_option(fd, SOL_SOCKET, SO_DOMAIN), SW_LISTENING);
+		s = sw_sock_new(fd, sw_option_int(fd, SOL_SOCKET, SO_DOMAIN), SW_LISTENING);
 		if (s)
 			s->late = true;
 	}

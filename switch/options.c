@@ -53,7 +53,7 @@ static int *field_of(struct pv_options *o, const struct carried *c)
 	return (int *)((char *)o + c->field);
 }
 
-static int read_int(int fd, int level, int name)
+int sw_option_int(int fd, int level, int name)
 {
 	int value = -1;
 	socklen_t len = sizeof value;
@@ -82,12 +82,12 @@ static void read_linger(struct sw_sock *s)
 /* The kernel shows twice what was asked for. */
 static int64_t read_buffer(int fd, int name)
 {
-	return read_int(fd, SOL_SOCKET, name) / 2;
+	return sw_option_int(fd, SOL_SOCKET, name) / 2;
 }
 
 static void read_low(struct sw_sock *s)
 {
-	int low = read_int(sw_sock_kernel_fd(s), SOL_SOCKET, SO_RCVLOWAT);
+	int low = sw_option_int(sw_sock_kernel_fd(s), SOL_SOCKET, SO_RCVLOWAT);
 
 	s->recv_low = low > 1 ? low : 1;
 }
@@ -95,7 +95,7 @@ static void read_low(struct sw_sock *s)
 /* A buffer that was not set keeps growing with its use. */
 static void read_buffers(struct sw_sock *s)
 {
-	int locked = read_int(sw_sock_kernel_fd(s), SOL_SOCKET, OPT_SO_BUF_LOCK);
+	int locked = sw_option_int(sw_sock_kernel_fd(s), SOL_SOCKET, OPT_SO_BUF_LOCK);
 
 	if (locked <= 0)
 		return;
@@ -217,7 +217,7 @@ static void read_bound(struct sw_sock *s)
 	if (!sw_libc.getsockopt(sw_sock_kernel_fd(s), SOL_SOCKET, SO_BINDTODEVICE, device, &len) &&
 		is_other_device(device, sizeof device))
 		s->kernel_bound = true;
-	if (read_int(sw_sock_kernel_fd(s), v6 ? IPPROTO_IPV6 : IPPROTO_IP,
+	if (sw_option_int(sw_sock_kernel_fd(s), v6 ? IPPROTO_IPV6 : IPPROTO_IP,
 		    v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT) > 0)
 		s->kernel_bound = true;
 }
@@ -236,7 +236,7 @@ void sw_options_read(struct sw_sock *s)
 		if (i == FIRST_KEEP && !listener && s->options.keepalive <= 0)
 			break;
 		*field_of(&s->options, &carried[i]) =
-			read_int(sw_sock_kernel_fd(s), carried[i].level, carried[i].name);
+			sw_option_int(sw_sock_kernel_fd(s), carried[i].level, carried[i].name);
 	}
 	read_buffers(s);
 	read_linger(s);
@@ -302,13 +302,13 @@ static void mirror_socket(struct sw_sock *s, int name)
 static void mirror_int(struct sw_sock *s, const struct carried *c)
 {
 	struct pv_options changed = PV_OPTIONS_NONE;
-	int value = read_int(sw_sock_kernel_fd(s), c->level, c->name);
+	int value = sw_option_int(sw_sock_kernel_fd(s), c->level, c->name);
 
 	*field_of(&s->options, c) = *field_of(&changed, c) = value;
 	/* Their values had no meaning before. */
 	for (unsigned i = FIRST_KEEP; changed.keepalive > 0 && i < N_CARRIED; i++)
 		*field_of(&s->options, &carried[i]) = *field_of(&changed, &carried[i]) =
-			read_int(sw_sock_kernel_fd(s), carried[i].level, carried[i].name);
+			sw_option_int(sw_sock_kernel_fd(s), carried[i].level, carried[i].name);
 	tell_endpoint(s, &changed);
 }
 

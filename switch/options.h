@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * options: socket options and descriptor flags. The kernel's socket keeps them all; what the SAN path carries
- * too is mirrored into sw_sock.options and to the endpoint. Everything here with the domain entered.
+ * too is mirrored into sw_sock.options and to the endpoint. Everything that takes a sw_sock with the domain
+ * entered.
  */
 #ifndef SD_SWITCH_OPTIONS_H
 #define SD_SWITCH_OPTIONS_H
 
 #include "switch/sock.h"
+
+/* A value of the kernel's, of any descriptor and without the domain; -1: it has none. */
+int sw_option_int(int fd, int level, int name);
 
 /* Reads what was set on the kernel's socket before the switch looked: before a connect, and for a listener.
  * Sets kernel_bound if there is something that the SAN path does not carry. */

@@ -207,9 +207,7 @@ static int sleep_on(struct set *p, struct sw_wait *w)
 	}
 	for (nfds_t i = 0; i < p->n_kernel; i++)
 		p->kernel[i].revents = 0;
-	r = n_eps ? sw_wait_sleep_on(w, eps, n_eps) : 1;
-	if (r > 0)
-		r = sw_wait_sleep(w, p->kernel, p->n_kernel);
+	r = sw_wait_sleep(w, eps, n_eps, p->kernel, p->n_kernel);
 	for (nfds_t i = 0; self && i < p->n_objs; i++)
 		list_remove(&p->links[i].node);
 	if (!r)

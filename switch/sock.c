@@ -115,14 +115,6 @@ struct sw_sock *sw_sock_new(int fd, int domain, enum sw_state state)
 	return s;
 }
 
-static int int_option(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t len = sizeof value;
-
-	return sw_libc.getsockopt(fd, level, name, &value, &len) ? -1 : value;
-}
-
 bool sw_sock_is_tcp(int fd)
 {
 	struct sw_obj *o = sw_fd_obj(fd);
@@ -130,7 +122,7 @@ bool sw_sock_is_tcp(int fd)
 
 	if (o)
 		return !o->is_epset;
-	protocol = int_option(fd, SOL_SOCKET, SO_PROTOCOL);
+	protocol = sw_option_int(fd, SOL_SOCKET, SO_PROTOCOL);
 	errno = saved_errno;
 	return protocol == IPPROTO_TCP;
 }
@@ -153,10 +145,10 @@ struct sw_sock *sw_sock_adopt(int fd)
 	if (s || sw_fd_slot(fd))
 		return s;
 	state = tcp_state(fd);
-	domain = state < 0 ? -1 : int_option(fd, SOL_SOCKET, SO_DOMAIN);
+	domain = state < 0 ? -1 : sw_option_int(fd, SOL_SOCKET, SO_DOMAIN);
 	/* MPTCP and SMC answer to TCP's options too. */
 	if ((domain == AF_INET || domain == AF_INET6) &&
-		int_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP) {
+		sw_option_int(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP) {
 		if (state == TCP_CLOSE)
 			is = SW_IDLE;
 		else if (state == TCP_LISTEN)

@@ -110,32 +110,21 @@ struct pv_waiter *sw_wait_self(void)
 	return pv_waiter_self(sw_rt.domain);
 }
 
-int sw_wait_sleep(struct sw_wait *w, struct pollfd *fds, nfds_t n)
+/* No descriptor left for a bell: polling, with pauses. */
+static int doze(struct pollfd *fds, nfds_t n)
 {
-	struct pv_waiter *self = sw_wait_self();
-	int r;
-
-	if (!self) {
-		/* No descriptor left for a bell: polling, with pauses. */
-		pv_leave(sw_rt.domain);
-		sched_yield();
-		pv_enter(sw_rt.domain);
-		return n ? sw_libc.poll(fds, n, 0) < 0 && interrupted() ? -EINTR : 0 : 0;
-	}
-	sw_cancel_hold();
-	r = pv_sleep(sw_rt.domain, self, fds, n, w->deadline, w->mask);
-	w->timed_out = 0;
-	if (interrupted())
-		return -EINTR;
-	return r == -ENOMEM ? r : 0;
+	pv_leave(sw_rt.domain);
+	sched_yield();
+	pv_enter(sw_rt.domain);
+	return n && sw_libc.poll(fds, n, 0) < 0 && interrupted() ? -EINTR : 0;
 }
 
-int sw_wait_sleep_on(struct sw_wait *w, struct pv_ep **eps, unsigned n)
+/* 1: it cannot be done this way, or not any longer. */
+static int sleep_on_endpoints(struct sw_wait *w, struct pv_waiter *self, struct pv_ep **eps, unsigned n)
 {
-	struct pv_waiter *self = sw_wait_self();
 	int r;
 
-	if (w->by_descriptors || w->mask || !self)
+	if (w->by_descriptors || w->mask)
 		return 1;
 	sw_cancel_hold();
 	r = pv_sleep_on(sw_rt.domain, self, eps, n, w->deadline);
@@ -146,6 +135,29 @@ int sw_wait_sleep_on(struct sw_wait *w, struct pv_ep **eps, unsigned n)
 		return 1;
 	w->timed_out = 0;
 	return 0;
+}
+
+static int sleep_on_descriptors(struct sw_wait *w, struct pv_waiter *self, struct pollfd *fds, nfds_t n)
+{
+	int r;
+
+	sw_cancel_hold();
+	r = pv_sleep(sw_rt.domain, self, fds, n, w->deadline, w->mask);
+	w->timed_out = 0;
+	if (interrupted())
+		return -EINTR;
+	return r == -ENOMEM ? r : 0;
+}
+
+int sw_wait_sleep(struct sw_wait *w, struct pv_ep **eps, unsigned n_eps, struct pollfd *fds, nfds_t n)
+{
+	struct pv_waiter *self = sw_wait_self();
+	int r;
+
+	if (!self)
+		return doze(fds, n);
+	r = n_eps ? sleep_on_endpoints(w, self, eps, n_eps) : 1;
+	return r > 0 ? sleep_on_descriptors(w, self, fds, n) : r;
 }
 
 bool sw_wait_restarts(const struct sw_wait *w)
@@ -166,12 +178,10 @@ int sw_wait_on(struct sw_wait *w, struct list *waiters, struct pv_ep *ep, struct
 	if (r <= 0)
 		return r;
 	self = sw_wait_self();
-	if (!self)
-		return sw_wait_sleep(w, fds, n);
-	sw_link_to(&link, self, waiters);
-	r = ep && !n ? sw_wait_sleep_on(w, &ep, 1) : 1;
-	if (r > 0)
-		r = sw_wait_sleep(w, fds, n);
-	list_remove(&link.node);
+	if (self)
+		sw_link_to(&link, self, waiters);
+	r = sw_wait_sleep(w, &ep, ep && !n, fds, n);
+	if (self)
+		list_remove(&link.node);
 	return r;
 }

@@ -44,11 +44,10 @@ void sw_wait_begin(struct sw_wait *w, uint64_t timeout_ns, bool restartable);
 int sw_wait_spin(struct sw_wait *w);
 /* This thread's waiter for links; NULL: there is none, and sleeping is polling. */
 struct pv_waiter *sw_wait_self(void);
-/* Sleeps until a link's object rings, one of fds is ready or the deadline. 0: look again (fds' revents say
- * what the kernel has); -EINTR: a signal. */
-int sw_wait_sleep(struct sw_wait *w, struct pollfd *fds, nfds_t n);
-/* The same, for SAN endpoints alone. 1: it cannot be done this way, or not any longer. */
-int sw_wait_sleep_on(struct sw_wait *w, struct pv_ep **eps, unsigned n);
+/* Sleeps until a link's object rings, one of fds is ready or the deadline. If the n_eps endpoints are all
+ * that matters, and they can be slept on by themselves, that is done; n_eps 0: they are not. 0: look again
+ * (fds' revents say what the kernel has); -EINTR: a signal. */
+int sw_wait_sleep(struct sw_wait *w, struct pv_ep **eps, unsigned n_eps, struct pollfd *fds, nfds_t n);
 /* The domain left after -EINTR: does the call start over (SA_RESTART)? */
 bool sw_wait_restarts(const struct sw_wait *w);
 
