@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* libFuzzer target: programs that do and pass anything to one broker. It never waits, and when all are gone
  * nothing is left of them. The input is a list of steps, each with what it needs. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -18,6 +17,7 @@
 #include "base/clock.h"
 #include "provider/broker.h"
 #include "provider/channel.h"
+#include "tests/provider/fds.h"
 
 #define N_PROGRAMS  4
 #define N_HELD	    24
@@ -46,17 +46,6 @@ static void fail_if(bool wrong)
 static unsigned any(unsigned below)
 {
 	return (input < input_end ? *input++ : 0) % below;
-}
-
-static unsigned count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
 }
 
 /* --- sockets --- */
@@ -146,26 +135,6 @@ static int any_fd(void)
 
 /* --- what programs send --- */
 
-static void send_raw(int to, const void *bytes, size_t len, const int *fds, unsigned n_fds)
-{
-	union {
-		char bytes[CMSG_SPACE(8 * sizeof(int))];
-		struct cmsghdr align;
-	} control = {{0}};
-	struct iovec iov = {.iov_base = (void *)bytes, .iov_len = len};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-
-	if (n_fds) {
-		h.msg_control = control.bytes;
-		h.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-		control.align.cmsg_level = SOL_SOCKET;
-		control.align.cmsg_type = SCM_RIGHTS;
-		control.align.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		memcpy(CMSG_DATA(&control.align), fds, n_fds * sizeof(int));
-	}
-	sendmsg(to, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
-}
-
 /* What an end has been sent waits for who accepts it, and may be what keeps the queue that it waits in: of
  * such circles, which cost only their maker, the broker knows nothing. */
 static bool is_an_end(int fd)
@@ -192,7 +161,7 @@ static void send_anything(int to)
 	}
 	if (len > (size_t)(input_end - input))
 		len = (size_t)(input_end - input);
-	send_raw(to, input, len, fds, n);
+	fds_pass(to, input, len, fds, n);
 	input += len;
 }
 
@@ -236,7 +205,7 @@ static void send_lingering(int to)
 	m.fds[0] = fd;
 	if (any(2)) {
 		fail_if(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
-		send_raw(pair[0], "x", 1, &fd, 1);
+		fds_pass(pair[0], "x", 1, &fd, 1);
 		m.fds[0] = pair[1];
 	}
 	sent = !channel_send(to, &m);
@@ -385,17 +354,17 @@ static void nothing_left(void)
 
 	progress();
 	/* What is forgotten by time, and what is closed in a thread. */
-	for (unsigned i = 0; i < 2000 && count_fds() != n_open; i++) {
+	for (unsigned i = 0; i < 2000 && fds_open() != n_open; i++) {
 		usleep(1000);
 		now += SD_S;
 		progress();
 	}
 	broker_stats(b, &s);
-	if (s.clients || s.listeners || s.streams || count_fds() != n_open)
+	if (s.clients || s.listeners || s.streams || fds_open() != n_open)
 		fprintf(stderr, "left: %lu programs, %lu listeners, %lu connections, %d descriptors\n",
-			s.clients, s.listeners, s.streams, (int)(count_fds() - n_open));
+			s.clients, s.listeners, s.streams, (int)(fds_open() - n_open));
 	fail_if(s.clients || s.listeners || s.streams);
-	fail_if(count_fds() != n_open);
+	fail_if(fds_open() != n_open);
 	fail_if(broker_deadline(b) != UINT64_MAX);
 }
 
@@ -403,7 +372,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	if (!b)
 		begin();
-	n_open = count_fds();
+	n_open = fds_open();
 	input = data;
 	input_end = data + (len < 2000 ? len : 2000);
 	while (input < input_end)

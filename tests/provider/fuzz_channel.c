@@ -10,8 +10,7 @@
 #include <unistd.h>
 
 #include "provider/channel.h"
-
-#define MAX_FDS 80 /* more than are received at once */
+#include "tests/provider/fds.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -23,23 +22,11 @@ static void fail_if(bool wrong)
 
 static void send_raw(int to, const uint8_t *data, size_t len, unsigned n_fds)
 {
-	union {
-		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
-		struct cmsghdr align;
-	} control = {{0}};
-	struct iovec iov = {.iov_base = (void *)data, .iov_len = len};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+	int fds[FDS_MAX_PASSED];
 
-	if (n_fds) {
-		h.msg_control = control.bytes;
-		h.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-		control.align.cmsg_level = SOL_SOCKET;
-		control.align.cmsg_type = SCM_RIGHTS;
-		control.align.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		for (unsigned i = 0; i < n_fds; i++)
-			memcpy(CMSG_DATA(&control.align) + i * sizeof(int), &to, sizeof to);
-	}
-	fail_if(sendmsg(to, &h, MSG_DONTWAIT) != (ssize_t)len);
+	for (unsigned i = 0; i < n_fds; i++)
+		fds[i] = to;
+	fail_if(fds_pass(to, data, len, fds, n_fds) != (ssize_t)len);
 }
 
 static int lowest_free(int fd)
@@ -61,7 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	if (!len || len > 65536)
 		return 0;
 	low = lowest_free(pair[0]);
-	send_raw(pair[1], data + 1, len - 1, data[0] % (MAX_FDS + 1));
+	send_raw(pair[1], data + 1, len - 1, data[0] % (FDS_MAX_PASSED + 1));
 	rc = channel_recv(pair[0], &m);
 	if (!rc) {
 		fail_if(channel_send(pair[1], &m) || channel_recv(pair[0], &again));

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The daemon's broker, spoken to by hand: what programs get, what they are refused, and that nothing stays.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -33,6 +32,7 @@
 #include "base/rng.h"
 #include "provider/broker.h"
 #include "provider/channel.h"
+#include "tests/provider/fds.h"
 
 #define ALICE 4001
 #define BOB   4002
@@ -44,18 +44,6 @@ static unsigned n_open;
 static uint32_t next_id;
 
 /* --- the broker --- */
-
-static unsigned count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
 
 static void turn(void)
 {
@@ -89,7 +77,7 @@ static void open_broker(uint32_t max_connections)
 	assert_int_equal(listen(fd, 128), 0);
 	assert_int_equal(broker_open(&cfg, fd, &b), 0);
 	broker_progress(b, now);
-	n_open = count_fds();
+	n_open = fds_open();
 }
 
 static void reopen_broker(uint32_t max_connections)
@@ -108,11 +96,11 @@ static int setup(void **state)
 /* Whatever is closed in a thread takes a moment. */
 static bool is_as_before(void)
 {
-	for (unsigned i = 0; i < 200 && count_fds() != n_open; i++) {
+	for (unsigned i = 0; i < 200 && fds_open() != n_open; i++) {
 		usleep(5000);
 		turn();
 	}
-	return count_fds() == n_open;
+	return fds_open() == n_open;
 }
 
 static void nothing_left(void)
@@ -942,7 +930,7 @@ static void limit__of_descriptors(void **state)
 	for (unsigned i = 0; i < 40; i++)
 		p[i] = call();
 	less = before;
-	less.rlim_cur = count_fds() + 8;
+	less.rlim_cur = fds_open() + 8;
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &less), 0);
 	/* All are heard; those for whom there is no descriptor are hung up on. */
 	turn();
@@ -1149,7 +1137,7 @@ static void waste__file_that_is_slow_to_close(void **state)
 	m.connect = (struct channel_connect){at(lo, 80), at(lo, 80)};
 	refused(ask(p, m), EACCES, -1);
 	refused(try_connect(other, lo, at(lo, 9)), ECONNREFUSED, -1);
-	assert_true(count_fds() > n_open);
+	assert_true(fds_open() > n_open);
 	close(p);
 	close(other);
 	close_slow(&s);
@@ -1394,7 +1382,7 @@ static void anything__closed_in_the_middle(void **state)
 	close(two);
 	close(p);
 	close(z);
-	assert_true(count_fds() < n_open);
+	assert_true(fds_open() < n_open);
 	open_broker(0);
 }
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Messages with descriptors, both sides: what is right arrives as it was, what is wrong leaves nothing. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -20,6 +19,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "provider/channel.h"
+#include "tests/provider/fds.h"
 
 #ifndef SO_PASSPIDFD
 #define SO_PASSPIDFD 76
@@ -50,21 +50,9 @@ static const struct sd_addr v6 = {.family = 6, .port = 4712, .scope = 3, .ip = {
 static int near, far, files[CHANNEL_FDS]; /* a channel's two ends; what is passed */
 static unsigned n_open;			  /* descriptors with these */
 
-static unsigned count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 static void no_leak(void)
 {
-	assert_int_equal(count_fds(), n_open);
+	assert_int_equal(fds_open(), n_open);
 }
 
 static int setup(void **state)
@@ -77,7 +65,7 @@ static int setup(void **state)
 	far = pair[1];
 	for (unsigned i = 0; i < CHANNEL_FDS; i++)
 		files[i] = memfd_create("file", MFD_CLOEXEC);
-	n_open = count_fds();
+	n_open = fds_open();
 	return 0;
 }
 
@@ -217,7 +205,7 @@ static void has_files(struct channel_message *m)
 		same_file(m->fds[i], files[i]);
 		assert_true(fcntl(m->fds[i], F_GETFD) & FD_CLOEXEC);
 	}
-	assert_int_equal(count_fds(), n_open + m->n_fds);
+	assert_int_equal(fds_open(), n_open + m->n_fds);
 	channel_close_fds(m);
 	no_leak();
 }
