@@ -51,6 +51,8 @@ void lab_netns(const struct lab *l, unsigned host, char out[64]);
 /* The namespace that holds the bridges of a lab with more than two hosts. */
 void lab_switch_netns(const struct lab *l, char out[64]);
 void lab_file(const struct lab *l, const char *file, char out[PATH_MAX]);
+/* Of a host: its "conf", and its daemon's "sock" and "log". */
+void lab_host_file(const struct lab *l, unsigned host, const char *suffix, char out[PATH_MAX]);
 /* "h2" -> 2; 0: no host of this lab. */
 unsigned lab_host_parse(const struct lab *l, const char *name);
 
@@ -59,8 +61,6 @@ int lab_state_write(const struct lab *l);
 int lab_state_read(struct lab *l);
 /* Writes hN.conf. */
 int lab_config_write(const struct lab *l, unsigned host);
-/* Of the host's daemon. */
-void lab_socket(const struct lab *l, unsigned host, char out[PATH_MAX]);
 
 /* These speak to the person; 0 or 1. */
 int lab_up(const struct lab *l);

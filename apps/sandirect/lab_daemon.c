@@ -18,14 +18,6 @@
 #define READY_PAUSE_MS 10
 #define READY_WAIT_MS  15000
 
-void lab_socket(const struct lab *l, unsigned host, char out[PATH_MAX])
-{
-	char file[32];
-
-	snprintf(file, sizeof file, "h%u.sock", host);
-	lab_file(l, file, out);
-}
-
 static bool is_ready(const char *path)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -43,14 +35,12 @@ static bool is_ready(const char *path)
 /* In the child. Its rights stay: a link's other side that starts again makes new sockets and memory. */
 static void become_daemon(const struct lab *l, unsigned host, const char *program)
 {
-	char ns[64], file[32], conf[PATH_MAX], log[PATH_MAX];
+	char ns[64], conf[PATH_MAX], log[PATH_MAX];
 	int fd;
 
 	lab_netns(l, host, ns);
-	snprintf(file, sizeof file, "h%u.conf", host);
-	lab_file(l, file, conf);
-	snprintf(file, sizeof file, "h%u.log", host);
-	lab_file(l, file, log);
+	lab_host_file(l, host, "conf", conf);
+	lab_host_file(l, host, "log", log);
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
 	if (fd < 0 || netns_enter(ns))
 		_exit(1);
@@ -69,7 +59,7 @@ static int wait_until_ready(const struct lab *l, unsigned host, pid_t pid)
 	static const struct timespec pause = {0, READY_PAUSE_MS * 1000000};
 	char path[PATH_MAX];
 
-	lab_socket(l, host, path);
+	lab_host_file(l, host, "sock", path);
 	for (unsigned waited = 0; !is_ready(path); waited += READY_PAUSE_MS) {
 		if (waitpid(pid, NULL, WNOHANG) == pid || waited > READY_WAIT_MS)
 			return command_fail(

@@ -44,13 +44,12 @@ int lab_exec(struct lab *l, const char *host, char **argv)
 
 int lab_run(struct lab *l, const char *name, struct run_options *o, char **argv)
 {
-	char conf[PATH_MAX], file[32];
+	char conf[PATH_MAX];
 	unsigned host = enter(l, name);
 
 	if (!host)
 		return 1;
-	snprintf(file, sizeof file, "h%u.conf", host);
-	lab_file(l, file, conf);
+	lab_host_file(l, host, "conf", conf);
 	if (!o->config)
 		o->config = conf;
 	return run_program(o, argv);

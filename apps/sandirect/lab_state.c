@@ -78,6 +78,14 @@ void lab_file(const struct lab *l, const char *file, char out[PATH_MAX])
 	snprintf(out, PATH_MAX, "%s/%s", l->dir, file);
 }
 
+void lab_host_file(const struct lab *l, unsigned host, const char *suffix, char out[PATH_MAX])
+{
+	char file[32];
+
+	snprintf(file, sizeof file, "h%u.%s", host, suffix);
+	lab_file(l, file, out);
+}
+
 unsigned lab_host_parse(const struct lab *l, const char *name)
 {
 	uint64_t n;
@@ -157,18 +165,17 @@ int lab_config_write(const struct lab *l, unsigned host)
 	} faults[] = {{"loss", l->loss}, {"duplicate", l->duplicate}, {"reorder", l->reorder},
 		{"corrupt", l->corrupt}, {"delay", l->delay}, {"jitter", l->jitter}, {"rate", l->rate},
 		{"seed", l->seed}};
-	char name[32], path[PATH_MAX], socket[PATH_MAX];
+	char path[PATH_MAX], socket[PATH_MAX];
 	FILE *f;
 
-	snprintf(name, sizeof name, "h%u.conf", host);
-	lab_file(l, name, path);
+	lab_host_file(l, host, "conf", path);
 	f = fopen(path, "we");
 	if (!f)
 		return -errno;
 	fprintf(f, "# Host h%u, written by `sandirect lab up`.\n[global]\nruntime_dir = %s\n", host,
 		l->runtime_dir);
 	if (l->mode == LAB_DAEMON) {
-		lab_socket(l, host, socket);
+		lab_host_file(l, host, "sock", socket);
 		fprintf(f, "daemon = %s\n", socket);
 	}
 	fprintf(f, "\n[port san0]\nnetdev = san0\nmtu = %u\nhugepages = %s\n", l->mtu, l->hugepages);
