@@ -318,12 +318,14 @@ bool tp_pool_ring(struct tp *t, struct tp_ring *out);
 /* Takes a ring of any size; it is freed later. */
 void tp_pool_ring_put(struct tp *t, struct tp_ring *r);
 struct tp_reorder *tp_pool_reorder(struct tp *t);
+/* -ENOMEM; only where memory may be asked for. */
+int tp_pool_add_reorders(struct tp *t);
 void tp_pool_reorder_put(struct tp *t, struct tp_reorder *r);
 void tp_pool_discard(struct tp *t, void *p, size_t size);
 /* Frees what is more than enough; only where the caller's free may be called. */
 void tp_pool_trim(struct tp *t);
-/* Ends every connection, those included that have failed and only the application holds. */
-void tp_pool_each(struct tp *t, void (*end)(struct tp_conn *c));
+/* Every connection, those included that have failed and only the application holds. f may end it. */
+void tp_pool_each(struct tp *t, void (*f)(struct tp_conn *c, void *ctx), void *ctx);
 void tp_pool_destroy(struct tp *t);
 
 /* setup.c */
@@ -394,6 +396,10 @@ void tp_output_check(struct tp_conn *c);
 /* stream.c */
 /* Corked bytes wait; not for ever. */
 void tp_cork_start(struct tp_conn *c);
+
+/* save.c */
+/* Is the byte of struct tp_conn at this offset saved, or left out on purpose? For tests. */
+bool tp_save_covers(size_t at);
 
 /* close.c */
 /* For a connection without its application: moves on when everything has been delivered and when the peer's

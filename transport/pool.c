@@ -33,7 +33,7 @@ static int add_conns(struct tp *t)
 	return 0;
 }
 
-static int add_reorders(struct tp *t)
+int tp_pool_add_reorders(struct tp *t)
 {
 	for (int i = 0; i < REORDERS_AT_ONCE; i++) {
 		struct tp_reorder *r = t->ops.alloc(t->ctx, sizeof *r);
@@ -69,7 +69,7 @@ int tp_pool_fill(struct tp *t, unsigned conns, unsigned rings)
 		tp_pool_ring_put(t, &r);
 	}
 	while (p->reorder_total < reorders_wanted(t))
-		if (add_reorders(t))
+		if (tp_pool_add_reorders(t))
 			return -ENOMEM;
 	return 0;
 }
@@ -169,14 +169,14 @@ void tp_pool_trim(struct tp *t)
 	free_list(t, g);
 }
 
-void tp_pool_each(struct tp *t, void (*end)(struct tp_conn *c))
+void tp_pool_each(struct tp *t, void (*f)(struct tp_conn *c, void *ctx), void *ctx)
 {
 	for (struct tp_garbage *slab = t->pool.slabs; slab; slab = slab->next) {
 		struct tp_conn *c = (struct tp_conn *)((char *)slab + SLAB_HEAD);
 
 		for (int i = 0; i < SLAB_CONNS; i++)
 			if (c[i].state != CONN_FREE)
-				end(&c[i]);
+				f(&c[i], ctx);
 	}
 }
 

@@ -108,11 +108,16 @@ int tp_create(const struct tp_config *cfg, const struct tp_ops *ops, void *ctx, 
 	return 0;
 }
 
+static void free_conn(struct tp_conn *c, void *ctx)
+{
+	tp_conn_free(c);
+}
+
 void tp_destroy(struct tp *t)
 {
 	uint32_t n = t->cfg.max_conns;
 
-	tp_pool_each(t, tp_conn_free);
+	tp_pool_each(t, free_conn, NULL);
 	for (int i = 0; i < TP_PORT_BUCKETS; i++)
 		while (t->listeners[i])
 			tp_listener_close(t->listeners[i]);

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "base/addr.h"
+#include "base/pack.h"
 
 struct tp;	    /* one protocol instance: the connections of one engine */
 struct tp_conn;	    /* one connection */
@@ -84,7 +85,7 @@ struct tp_ops {
 	bool (*reverse)(void *ctx, const struct tp_rx *rx, struct tp_path *out);
 	void (*found)(void *ctx, const struct tp_found *f);
 	/* Memory, zeroed; may be called only from tp_create, tp_listen, tp_connect, tp_accept, tp_refill,
-	 * tp_write, tp_read, tp_grow and tp_*close/destroy. Rings are page-multiples. */
+	 * tp_write, tp_read, tp_grow, tp_restore and tp_*close/destroy. Rings are page-multiples. */
 	void *(*alloc)(void *ctx, size_t size);
 	void (*free)(void *ctx, void *p, size_t size);
 };
@@ -221,6 +222,23 @@ void tp_stop_reading(struct tp_conn *c, bool reset_on_data);
 void tp_close(struct tp_conn *c, uint64_t now, bool abort);
 /* Connections given up gracefully and not yet finished. */
 unsigned tp_lingering(const struct tp *t);
+
+/* --- handing over ----------------------------------------------------------------------------------- */
+
+/* What a connection is called in what tp_save() writes: not 0, and no other's. */
+static inline uint64_t tp_saved_name(const struct tp_conn *c)
+{
+	return (uintptr_t)c;
+}
+/* Writes all connections, with their bytes, and what peers know this transport by. It can go on afterwards:
+ * unless somebody else does. */
+void tp_save(struct tp *t, struct sd_pack *p);
+/* Goes on with them. t is fresh, with the same max_conns and congestion control, and has its listeners: what
+ * has none any more is reset. owned() is called with each connection that an application had, whose user is
+ * to be set. -EPROTONOSUPPORT: it was saved by
+ * another version; -EPROTO: it makes no sense; -ENOMEM. On an error t is only good to be destroyed. */
+int tp_restore(struct tp *t, uint64_t now, struct sd_unpack *u,
+	void (*owned)(void *ctx, uint64_t name, struct tp_conn *c), void *ctx);
 
 /* --- settings and views ---------------------------------------------------------------------------- */
 

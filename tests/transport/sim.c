@@ -168,6 +168,35 @@ void sim_crash(struct sim_host *h)
 			h->bytes);
 }
 
+void sim_hand_over(struct sim_host *h, void (*listen)(struct sim_host *h),
+	void (*owned)(void *host, uint64_t name, struct tp_conn *c))
+{
+	double fails = h->alloc_fails;
+	struct sd_pack p = {0};
+	struct sd_unpack u;
+	int r;
+
+	tp_save(h->tp, &p);
+	tp_destroy(h->tp);
+	h->tp = NULL;
+	if (h->blocks || h->bytes)
+		sim_fail(h->sim, "host %u: %zu blocks, %zu bytes not given back", h->index, h->blocks,
+			h->bytes);
+	if (sim_chance(h->sim, 0.5))
+		drop_inbox(h);
+	sim_boot(h);
+	h->alloc_fails = 0;
+	listen(h);
+	u = (struct sd_unpack){p.data, p.data + p.len};
+	h->may_alloc = true;
+	r = tp_restore(h->tp, h->sim->now, &u, owned, h);
+	h->alloc_fails = fails;
+	if (r || u.at != u.end)
+		sim_fail(h->sim, "host %u: restored with %d, %td bytes left", h->index, r, u.end - u.at);
+	sd_pack_free(&p);
+	sim_wake(h);
+}
+
 void sim_wake(struct sim_host *h)
 {
 	uint64_t at = h->sim->now + (h->lag ? sd_rng_below(&h->sim->rng, h->lag + 1) : 0);

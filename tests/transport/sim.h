@@ -98,6 +98,10 @@ void sim_close(struct sim *s);
 void sim_boot(struct sim_host *h);
 /* Destroys it, as a crash would. */
 void sim_crash(struct sim_host *h);
+/* Another process goes on with what it had: saves, destroys, boots and restores. listen() makes the listeners
+ * again, owned() is tp_restore()'s. What has arrived may be lost. */
+void sim_hand_over(struct sim_host *h, void (*listen)(struct sim_host *h),
+	void (*owned)(void *host, uint64_t name, struct tp_conn *c));
 /* Runs until the time, or until nothing is left to happen, or until something has failed. */
 void sim_run(struct sim *s, uint64_t until);
 /* The host's application wants to run now. */

@@ -49,6 +49,7 @@ struct side {
 	bool wait_drained, cork;
 	uint64_t written, read, resume;
 	bool can_read, can_write, open, eof, shut, drained, closed, failed;
+	uint64_t name; /* of c, in what was saved */
 	int error;
 };
 
@@ -72,6 +73,8 @@ struct world {
 	/* One host crashes and comes back, or hears and says nothing for a while. */
 	unsigned trouble_host;
 	uint64_t crash_at, crash_for, silent_at, silent_until;
+	/* Any host is handed over. */
+	uint64_t hand_over_at[SIM_HOSTS_MAX], hand_over_every;
 };
 
 /* --- the bytes --- */
@@ -466,6 +469,63 @@ static uint64_t run_silence(struct world *w, struct sim_host *h)
 	return SIM_NEVER;
 }
 
+static void listen_again(struct sim_host *h)
+{
+	listen_on(world_of(h), h);
+}
+
+static void on_owned(void *host, uint64_t name, struct tp_conn *c)
+{
+	struct sim_host *h = host;
+	struct world *w = world_of(h);
+
+	for (unsigned i = 0; i < 2 * w->n_pairs; i++) {
+		struct side *x = &w->pairs[i / 2].side[i % 2];
+
+		if (x->host != h || x->name != name)
+			continue;
+		x->name = 0;
+		x->c = c;
+		tp_set_user(c, x);
+		return;
+	}
+	sim_fail(h->sim, "restored a connection that the application did not have");
+}
+
+static void hand_over(struct world *w, struct sim_host *h)
+{
+	for (unsigned i = 0; i < 2 * w->n_pairs; i++) {
+		struct side *x = &w->pairs[i / 2].side[i % 2];
+
+		if (x->host == h && x->c)
+			x->name = tp_saved_name(x->c);
+	}
+	sim_hand_over(h, listen_again, on_owned);
+	for (unsigned i = 0; i < 2 * w->n_pairs; i++) {
+		struct side *x = &w->pairs[i / 2].side[i % 2];
+
+		if (x->host == h && x->name)
+			sim_fail(&w->sim, "port %u: the connection was not restored", x->pair->port);
+	}
+}
+
+/* Now and then, while there is something that it could do harm to. */
+static uint64_t run_hand_over(struct world *w, struct sim_host *h)
+{
+	uint64_t *at = &w->hand_over_at[h->index];
+
+	if (!w->hand_over_every || !h->tp)
+		return SIM_NEVER;
+	if (*at <= w->sim.now) {
+		if (*at && sim_chance(&w->sim, 0.3))
+			h->asleep = w->sim.now + sim_scale(&w->sim, SD_US, 20 * SD_MS);
+		if (*at)
+			hand_over(w, h);
+		*at = w->sim.now + sim_scale(&w->sim, w->hand_over_every / 10, w->hand_over_every * 10);
+	}
+	return h->tp->conn_count ? *at : SIM_NEVER;
+}
+
 static uint64_t run_trouble(struct world *w, struct sim_host *h)
 {
 	uint64_t a, b;
@@ -484,6 +544,9 @@ static uint64_t run(struct sim_host *h)
 
 	if (!h->tp)
 		return next;
+	t = run_hand_over(w, h);
+	if (t < next)
+		next = t;
 	t = run_acceptor(w, h);
 	if (t < next)
 		next = t;
@@ -947,6 +1010,20 @@ static void play_short_of_memory(struct world *w, uint64_t seed)
 	run_world(w, 1000 * SD_S);
 }
 
+/* The peers notice nothing but a pause, and the onlooker on the wire not even that. */
+static void play_hand_over(struct world *w, uint64_t seed)
+{
+	struct sim *s = &w->sim;
+
+	draw(w, seed, 2 + seed % 2, false);
+	w->stall_limit = STALL_MAX;
+	draw_pairs(
+		w, 1 + (unsigned)sd_rng_below(&s->rng, 20), sim_chance(s, 0.3) ? 2000000 : 50000, 5 * SD_MS);
+	w->hand_over_every = sim_scale(s, 20 * SD_US, 20 * SD_MS);
+	w->accept_from = sim_chance(s, 0.3) ? s->now + sim_scale(s, SD_US, 50 * SD_MS) : 0;
+	run_world(w, 1000 * SD_S);
+}
+
 /* The same seed gives the same packets at the same times. */
 static void play_twice(struct world *w, uint64_t seed)
 {
@@ -1006,6 +1083,11 @@ static void test_nap(void **state)
 	seeds("nap", 5, play_nap);
 }
 
+static void test_hand_over(void **state)
+{
+	seeds("hand over", 10, play_hand_over);
+}
+
 static void test_short_of_memory(void **state)
 {
 	seeds("short of memory", 5, play_short_of_memory);
@@ -1028,6 +1110,7 @@ int main(void)
 		cmocka_unit_test(test_crash),
 		cmocka_unit_test(test_death),
 		cmocka_unit_test(test_nap),
+		cmocka_unit_test(test_hand_over),
 		cmocka_unit_test(test_short_of_memory),
 		cmocka_unit_test(test_twice),
 	};

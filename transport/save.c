@@ -1,0 +1,540 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * save: all connections of a struct tp, for another process to go on with. A peer notices a pause and nothing
+ * else: ids, numbers, keys and timers are the same, and so are the bytes that are in the rings.
+ *
+ * What is saved has no version number of its own: it begins with a digest of the fields' names and sizes, and
+ * a transport with others does not take it.
+ */
+#include <errno.h>
+
+#include "transport/conn.h"
+
+/* Everything in struct tp_conn but what is in memory elsewhere, or follows from the rest (LEFT_OUT). */
+#define FIELDS(X)                                                                                            \
+	X(cid)                                                                                               \
+	X(state)                                                                                             \
+	X(crc)                                                                                               \
+	X(queued)                                                                                            \
+	X(ack_now)                                                                                           \
+	X(rcv_fin)                                                                                           \
+	X(read_shut)                                                                                         \
+	X(last_ce)                                                                                           \
+	X(limited)                                                                                           \
+	X(ack_pending)                                                                                       \
+	X(ce_count)                                                                                          \
+	X(ts_recent)                                                                                         \
+	X(ts_recent_at)                                                                                      \
+	X(ts_late)                                                                                           \
+	X(last_heard)                                                                                        \
+	X(rcv_nxt)                                                                                           \
+	X(rcv_off)                                                                                           \
+	X(rcv_read)                                                                                          \
+	X(rcv_limit)                                                                                         \
+	X(rcv_window)                                                                                        \
+	X(mss)                                                                                               \
+	X(cwnd)                                                                                              \
+	X(snd_una)                                                                                           \
+	X(snd_nxt)                                                                                           \
+	X(snd_acked)                                                                                         \
+	X(snd_sent)                                                                                          \
+	X(snd_end)                                                                                           \
+	X(snd_limit)                                                                                         \
+	X(sent_mask)                                                                                         \
+	X(snd_window)                                                                                        \
+	X(lost)                                                                                              \
+	X(pipe)                                                                                              \
+	X(sacked)                                                                                            \
+	X(probes)                                                                                            \
+	X(want_writable)                                                                                     \
+	X(cork)                                                                                              \
+	X(cork_pushed)                                                                                       \
+	X(nagle)                                                                                             \
+	X(fin_wanted)                                                                                        \
+	X(fin_sent)                                                                                          \
+	X(fin_acked)                                                                                         \
+	X(probe_due)                                                                                         \
+	X(ping_due)                                                                                          \
+	X(init_due)                                                                                          \
+	X(recovering)                                                                                        \
+	X(probe_at)                                                                                          \
+	X(ack_at)                                                                                            \
+	X(peer_cid)                                                                                          \
+	X(srtt)                                                                                              \
+	X(rttvar)                                                                                            \
+	X(min_rtt)                                                                                           \
+	X(probe_interval)                                                                                    \
+	X(round_end)                                                                                         \
+	X(ackreq_psn)                                                                                        \
+	X(peer_ce)                                                                                           \
+	X(cwnd_limited)                                                                                      \
+	X(owned)                                                                                             \
+	X(sack_bits)                                                                                         \
+	X(lost_bits)                                                                                         \
+	X(rack_time)                                                                                         \
+	X(rack_psn)                                                                                          \
+	X(rack_rtt)                                                                                          \
+	X(highest)                                                                                           \
+	X(reorder_at)                                                                                        \
+	X(min_rtt_new)                                                                                       \
+	X(min_rtt_old)                                                                                       \
+	X(min_rtt_since)                                                                                     \
+	X(answered_probes)                                                                                   \
+	X(recovery_end)                                                                                      \
+	X(reorder_steps)                                                                                     \
+	X(undo_left)                                                                                         \
+	X(undo_possible)                                                                                     \
+	X(progress)                                                                                          \
+	X(last_send)                                                                                         \
+	X(peer_ack_delay)                                                                                    \
+	X(rcv_high)                                                                                          \
+	X(cc_state)                                                                                          \
+	X(state_until)                                                                                       \
+	X(init_at)                                                                                           \
+	X(init_interval)                                                                                     \
+	X(cork_until)                                                                                        \
+	X(keep_idle)                                                                                         \
+	X(keep_interval)                                                                                     \
+	X(keep_at)                                                                                           \
+	X(keep_probed)                                                                                       \
+	X(user_timeout)                                                                                      \
+	X(nonce)                                                                                             \
+	X(peer_epoch)                                                                                        \
+	X(isn)                                                                                               \
+	X(snd_max)                                                                                           \
+	X(rcv_max)                                                                                           \
+	X(keep_probes)                                                                                       \
+	X(keep_sent)                                                                                         \
+	X(attempt)                                                                                           \
+	X(refusal)                                                                                           \
+	X(unconfirmed)                                                                                       \
+	X(initiator)                                                                                         \
+	X(reset_on_data)                                                                                     \
+	X(peer_bye)                                                                                          \
+	X(lingering)                                                                                         \
+	X(error)                                                                                             \
+	X(peer_token)                                                                                        \
+	X(cookie)                                                                                            \
+	X(bytes_received)                                                                                    \
+	X(packets_sent)                                                                                      \
+	X(packets_received)                                                                                  \
+	X(retransmits)                                                                                       \
+	X(path)
+
+#define LEFT_OUT(X)                                                                                          \
+	X(rcv)                                                                                               \
+	X(tp)                                                                                                \
+	X(snd)                                                                                               \
+	X(sent)                                                                                              \
+	X(out)                                                                                               \
+	X(user)                                                                                              \
+	X(reorder)                                                                                           \
+	X(timer)                                                                                             \
+	X(ack_node)                                                                                          \
+	X(listener)                                                                                          \
+	X(lnode)                                                                                             \
+	X(hash_next)                                                                                         \
+	X(free_next)                                                                                         \
+	X(sent_min)
+
+struct field {
+	const char *name;
+	uint16_t at, size;
+};
+
+#define FIELD(f) {#f, offsetof(struct tp_conn, f), sizeof(((struct tp_conn *)0)->f)},
+static const struct field fields[] = {FIELDS(FIELD)}, left_out[] = {LEFT_OUT(FIELD)};
+
+#define N_FIELDS   (sizeof fields / sizeof *fields)
+#define N_LEFT_OUT (sizeof left_out / sizeof *left_out)
+
+bool tp_save_covers(size_t at)
+{
+	for (unsigned i = 0; i < N_FIELDS; i++)
+		if (at - fields[i].at < fields[i].size)
+			return true;
+	for (unsigned i = 0; i < N_LEFT_OUT; i++)
+		if (at - left_out[i].at < left_out[i].size)
+			return true;
+	return false;
+}
+
+/* --- what both sides have to agree on --- */
+
+#define KEYS(t)                                                                                              \
+	{                                                                                                    \
+		&(t)->key_id, &(t)->key_hash, &(t)->key_cookie, &(t)->key_find, &(t)->key_node               \
+	}
+
+/* FNV-1a */
+static uint64_t digest(uint64_t h, const void *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		h = (h ^ ((const uint8_t *)bytes)[i]) * 1099511628211u;
+	return h;
+}
+
+static uint64_t shape(const struct tp *t)
+{
+	const uint64_t sizes[] = {TP_BITS, TP_CID_BITS, sizeof t->peer_hosts, sizeof t->stats,
+		sizeof(struct tp_sent), sizeof(struct tp_early), sizeof(struct tp_control), t->max_conns};
+	uint64_t h = digest(14695981039346656037u, sizes, sizeof sizes);
+
+	for (unsigned i = 0; i < N_FIELDS; i++) {
+		h = digest(h, fields[i].name, strlen(fields[i].name) + 1);
+		h = digest(h, &fields[i].size, sizeof fields[i].size);
+	}
+	return digest(h, t->cc->name, strlen(t->cc->name));
+}
+
+/* --- saving --- */
+
+static void save_range(struct sd_pack *p, const struct tp_ring *r, uint64_t from, uint64_t to)
+{
+	size_t len = to - from, at, first;
+
+	if (!len)
+		return;
+	at = from & (r->size - 1);
+	first = r->size - at < len ? r->size - at : len;
+	sd_pack_bytes(p, r->data + at, first);
+	sd_pack_bytes(p, r->data, len - first);
+}
+
+static uint64_t early_offset(const struct tp_conn *c, const struct tp_early *e)
+{
+	return c->rcv_off + (uint32_t)(e->off - (uint32_t)c->rcv_off);
+}
+
+/* Packets that came early; each is ahead of rcv_off. */
+static void save_reorder(struct sd_pack *p, const struct tp_conn *c)
+{
+	const struct tp_reorder *r = c->reorder;
+	uint64_t psn;
+
+	sd_pack_u32(p, r != NULL);
+	if (!r)
+		return;
+	sd_pack_value(p, r->have);
+	for (psn = tp_bits_next(&r->have, c->rcv_nxt, c->rcv_high); psn < c->rcv_high;
+		psn = tp_bits_next(&r->have, psn + 1, c->rcv_high)) {
+		const struct tp_early *e = &r->early[psn % TP_BITS];
+
+		sd_pack_value(p, *e);
+		if (c->rcv.data && !c->read_shut)
+			save_range(p, &c->rcv, early_offset(c, e), early_offset(c, e) + e->len);
+	}
+}
+
+static void save_conn(struct sd_pack *p, const struct tp_conn *c)
+{
+	static const struct sd_addr none;
+
+	for (unsigned i = 0; i < N_FIELDS; i++)
+		sd_pack_bytes(p, (const char *)c + fields[i].at, fields[i].size);
+	sd_pack_u64(p, c->owned ? tp_saved_name(c) : 0);
+	sd_pack_u64(p, c->timer.due);
+	sd_pack_value(p, *(c->listener ? &c->listener->local : &none));
+	sd_pack_u32(p, c->snd.size);
+	sd_pack_u32(p, c->rcv.size);
+	if (c->snd.data)
+		save_range(p, &c->snd, c->snd_acked, c->snd_end);
+	if (c->rcv.data)
+		save_range(p, &c->rcv, c->rcv_read, c->rcv_off);
+	sd_pack_bytes(p, c->sent, (c->sent_mask + 1) * sizeof *c->sent);
+	save_reorder(p, c);
+}
+
+/* Packets without a connection. */
+static void save_control(struct sd_pack *p, const struct tp *t)
+{
+	sd_pack_u32(p, t->control_count);
+	for (unsigned i = 0; i < t->control_count; i++)
+		sd_pack_value(p, t->control[(t->control_head + i) % TP_CONTROL_QUEUE]);
+}
+
+static void save_each(struct tp_conn *c, void *pack)
+{
+	sd_pack_u32(pack, 1);
+	save_conn(pack, c);
+}
+
+void tp_save(struct tp *t, struct sd_pack *p)
+{
+	const struct sd_sipkey *keys[] = KEYS(t);
+
+	sd_pack_u64(p, shape(t));
+	for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++)
+		sd_pack_value(p, *keys[i]);
+	sd_pack_value(p, t->epoch);
+	sd_pack_value(p, t->id_counter);
+	sd_pack_value(p, t->peer_hosts);
+	sd_pack_value(p, t->stats);
+	sd_pack_bytes(p, t->finished, t->max_conns * sizeof *t->finished);
+	/* The index that has been free for longest. */
+	sd_pack_u32(p, t->free_count ? t->free_index[t->free_head] : 0);
+	save_control(p, t);
+	tp_pool_each(t, save_each, p);
+	sd_pack_u32(p, 0);
+}
+
+/* --- restoring --- */
+
+static uint32_t index_of(const struct tp_conn *c)
+{
+	return (uint32_t)c->cid & ((1u << TP_CID_BITS) - 1);
+}
+
+/* Would it be safe to go on with these? What else may be wrong does harm only to the connection. */
+static bool is_sane(const struct tp *t, const struct tp_conn *c)
+{
+	uint64_t in_flight = c->snd_nxt - c->snd_una, room = c->sent_mask + 1ull;
+
+	if (c->state == CONN_FREE || c->state > CONN_FAILED)
+		return false;
+	if (room < TP_SENT_MIN || room > TP_BITS || room & (room - 1) || in_flight > room)
+		return false;
+	if (c->rcv_window > TP_BITS || c->snd_window > TP_BITS)
+		return false;
+	return c->state == CONN_FAILED || (index_of(c) < t->max_conns && !t->slots[index_of(c)]);
+}
+
+static bool restore_ring(struct tp *t, struct sd_unpack *u, struct tp_ring *r, uint32_t size)
+{
+	if (!sd_unpack_check(u, !size || (size >= 4096 && size <= TP_RING_LIMIT && !(size & (size - 1)))))
+		return false;
+	r->size = size;
+	r->data = size ? t->ops.alloc(t->ctx, size) : NULL;
+	return !size || r->data;
+}
+
+static void restore_range(struct sd_unpack *u, const struct tp_ring *r, uint64_t from, uint64_t to)
+{
+	const void *bytes;
+
+	if (from == to || !sd_unpack_check(u, to - from <= r->size))
+		return;
+	bytes = sd_unpack_view(u, to - from);
+	if (bytes)
+		tp_ring_put(r, from, bytes, to - from);
+}
+
+/* False: no memory. */
+static bool restore_sent(struct tp *t, struct sd_unpack *u, struct tp_conn *c)
+{
+	size_t size = (c->sent_mask + 1) * sizeof *c->sent;
+
+	if (c->sent_mask + 1 > TP_SENT_MIN) {
+		c->sent = t->ops.alloc(t->ctx, size);
+		if (!c->sent) {
+			c->sent = c->sent_min;
+			c->sent_mask = TP_SENT_MIN - 1;
+			return false;
+		}
+	}
+	sd_unpack_bytes(u, c->sent, size);
+	return true;
+}
+
+static bool restore_early(struct sd_unpack *u, struct tp_conn *c, uint64_t psn)
+{
+	struct tp_early *e = &c->reorder->early[psn % TP_BITS];
+	uint64_t from;
+
+	sd_unpack_value(u, *e);
+	if (!c->rcv.data || c->read_shut)
+		return !u->failed;
+	from = early_offset(c, e);
+	if (sd_unpack_check(u, from + e->len - c->rcv_read <= c->rcv.size))
+		restore_range(u, &c->rcv, from, from + e->len);
+	return !u->failed;
+}
+
+/* False: no memory. */
+static bool restore_reorder(struct tp *t, struct sd_unpack *u, struct tp_conn *c)
+{
+	if (!sd_unpack_u32(u))
+		return true;
+	c->reorder = tp_pool_reorder(t);
+	if (!c->reorder && !tp_pool_add_reorders(t))
+		c->reorder = tp_pool_reorder(t);
+	if (!c->reorder)
+		return false;
+	sd_unpack_value(u, c->reorder->have);
+	if (!sd_unpack_check(u, c->rcv_high > c->rcv_nxt && c->rcv_high - c->rcv_nxt <= TP_BITS))
+		return true;
+	for (uint64_t psn = tp_bits_next(&c->reorder->have, c->rcv_nxt, c->rcv_high); psn < c->rcv_high;
+		psn = tp_bits_next(&c->reorder->have, psn + 1, c->rcv_high)) {
+		if (!restore_early(u, c, psn))
+			break;
+	}
+	return true;
+}
+
+/* Where packets, time and its listener find it. */
+static void attach(struct tp_conn *c, uint64_t due, const struct sd_addr *listener)
+{
+	struct tp *t = c->tp;
+	struct tp_listener *l = listener->family ? tp_listener_find(t, listener) : NULL;
+	uint64_t peer_cid = c->peer_cid;
+	bool queued = c->queued || c->ack_at != NEVER;
+
+	if (c->state != CONN_FAILED) {
+		t->slots[index_of(c)] = c;
+		t->conn_count++;
+	}
+	t->half_open += c->state == CONN_INIT_RECEIVED;
+	t->lingering += c->lingering;
+	c->peer_cid = 0;
+	if (peer_cid)
+		tp_conn_know_peer(c, peer_cid);
+	if (due != NEVER)
+		tp_timer_set(&t->wheel, &c->timer, due);
+	c->ack_now |= c->ack_at != NEVER;
+	c->ack_at = NEVER;
+	c->queued = false;
+	if (queued)
+		tp_conn_mark(c);
+	if (l) {
+		bool half = c->state == CONN_INIT_RECEIVED;
+
+		c->listener = l;
+		list_push_back(half ? &l->half : &l->ready, &c->lnode);
+		*(half ? &l->half_count : &l->ready_count) += 1;
+	} else if (!c->owned && c->state == CONN_FAILED) {
+		tp_conn_free(c);
+	} else if (!c->owned && listener->family) {
+		tp_conn_abort(c, WIRE_RESET_ABORT, -ECONNABORTED);
+	}
+}
+
+/* Nothing knows it yet. */
+static void drop(struct tp_conn *c)
+{
+	struct tp *t = c->tp;
+
+	if (c->reorder)
+		tp_pool_reorder_put(t, c->reorder);
+	if (c->sent != c->sent_min)
+		tp_pool_discard(t, c->sent, (c->sent_mask + 1) * sizeof *c->sent);
+	tp_pool_ring_put(t, &c->snd);
+	tp_pool_ring_put(t, &c->rcv);
+	tp_pool_conn_put(t, c);
+}
+
+static struct tp_conn *blank(struct tp *t)
+{
+	struct tp_conn *c = tp_pool_fill(t, 1, 0) ? NULL : tp_pool_conn(t);
+
+	if (!c)
+		return NULL;
+	memset(c, 0, sizeof *c);
+	c->tp = t;
+	list_init(&c->out);
+	list_init(&c->ack_node);
+	list_init(&c->lnode);
+	tp_timer_init(&c->timer);
+	c->sent = c->sent_min;
+	return c;
+}
+
+static int restore_memory(struct tp *t, struct sd_unpack *u, struct tp_conn *c)
+{
+	uint32_t snd_size = sd_unpack_u32(u), rcv_size = sd_unpack_u32(u);
+
+	if (!restore_ring(t, u, &c->snd, snd_size) || !restore_ring(t, u, &c->rcv, rcv_size))
+		return u->failed ? -EPROTO : -ENOMEM;
+	if (!sd_unpack_check(u, c->snd.data || c->snd_end == c->snd_acked) ||
+		!sd_unpack_check(u, !c->rcv.data || c->rcv_limit - c->rcv_read <= c->rcv.size))
+		return -EPROTO;
+	if (c->snd.data)
+		restore_range(u, &c->snd, c->snd_acked, c->snd_end);
+	if (c->rcv.data)
+		restore_range(u, &c->rcv, c->rcv_read, c->rcv_off);
+	if (!restore_sent(t, u, c) || !restore_reorder(t, u, c))
+		return -ENOMEM;
+	return u->failed ? -EPROTO : 0;
+}
+
+static int restore_conn(struct tp *t, struct sd_unpack *u, uint64_t *name, struct tp_conn **out)
+{
+	struct tp_conn *c = blank(t);
+	struct sd_addr listener;
+	uint64_t due;
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	for (unsigned i = 0; i < N_FIELDS; i++)
+		sd_unpack_bytes(u, (char *)c + fields[i].at, fields[i].size);
+	*name = sd_unpack_u64(u);
+	due = sd_unpack_u64(u);
+	sd_unpack_value(u, listener);
+	if (!sd_unpack_check(u, is_sane(t, c))) {
+		drop(c);
+		return -EPROTO;
+	}
+	r = restore_memory(t, u, c);
+	if (r) {
+		drop(c);
+		return r;
+	}
+	attach(c, due, &listener);
+	*out = c;
+	return 0;
+}
+
+/* In the order of the indices, from the one that had been free for longest. */
+static void count_free(struct tp *t, uint32_t first)
+{
+	t->free_head = t->free_count = 0;
+	for (uint32_t i = 0; i < t->max_conns; i++) {
+		uint32_t index = (first + i) % t->max_conns;
+
+		if (!t->slots[index])
+			t->free_index[t->free_count++] = index;
+	}
+}
+
+static void restore_control(struct tp *t, struct sd_unpack *u)
+{
+	uint32_t n = sd_unpack_u32(u);
+
+	for (uint32_t i = 0; sd_unpack_check(u, n <= TP_CONTROL_QUEUE) && i < n; i++) {
+		sd_unpack_value(u, t->control[i]);
+		if (!sd_unpack_check(u, t->control[i].len <= WIRE_CONTROL_MAX))
+			return;
+		t->control_count++;
+	}
+}
+
+int tp_restore(struct tp *t, uint64_t now, struct sd_unpack *u,
+	void (*owned)(void *ctx, uint64_t name, struct tp_conn *c), void *ctx)
+{
+	struct sd_sipkey *keys[] = KEYS(t);
+	uint32_t first;
+	int r = 0;
+
+	t->now = now;
+	if (!sd_unpack_check(u, sd_unpack_u64(u) == shape(t)))
+		return -EPROTONOSUPPORT;
+	for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++)
+		sd_unpack_value(u, *keys[i]);
+	sd_unpack_value(u, t->epoch);
+	sd_unpack_value(u, t->id_counter);
+	sd_unpack_value(u, t->peer_hosts);
+	sd_unpack_value(u, t->stats);
+	sd_unpack_bytes(u, t->finished, t->max_conns * sizeof *t->finished);
+	first = sd_unpack_u32(u);
+	restore_control(t, u);
+	while (!r && sd_unpack_u32(u)) {
+		struct tp_conn *c;
+		uint64_t name;
+
+		r = restore_conn(t, u, &name, &c);
+		if (!r && name)
+			owned(ctx, name, c);
+	}
+	count_free(t, first % t->max_conns);
+	return r ? r : u->failed ? -EPROTO : 0;
+}
