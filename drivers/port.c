@@ -20,11 +20,13 @@
 #define BACKEND "libsandirect-dpdk.so"
 
 typedef int open_fn(const struct port_config *cfg, struct port **out, char *err, size_t err_len);
+typedef int prepare_fn(const struct port_config *cfg, char *err, size_t err_len);
 typedef void set_guard_fn(port_fd_guard *guard, void *ctx);
 typedef void set_log_fn(enum sd_log_level level, sd_log_sink *sink, void *ctx);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static open_fn *backend_open;
+static prepare_fn *backend_prepare;
 static set_guard_fn *backend_set_guard;
 static port_fd_guard *fd_guard;
 static void *fd_guard_ctx;
@@ -94,8 +96,9 @@ static int load_backend(char *err, size_t err_len)
 	}
 	backend_set_guard = (set_guard_fn *)dlsym(handle, "port_ethdev_set_fd_guard");
 	set_log = (set_log_fn *)dlsym(handle, "port_ethdev_set_log");
+	backend_prepare = (prepare_fn *)dlsym(handle, "port_ethdev_prepare");
 	backend_open = (open_fn *)dlsym(handle, "port_ethdev_open");
-	if (!backend_open || !backend_set_guard || !set_log) {
+	if (!backend_open || !backend_prepare || !backend_set_guard || !set_log) {
 		backend_open = NULL;
 		snprintf(err, err_len, "%s is not a Sandirect backend of this version; install it again",
 			path);
@@ -122,31 +125,62 @@ void port_guard_fd(int fd, bool own)
 		fd_guard(fd_guard_ctx, fd, own);
 }
 
+/* cfg with all fields there are in this version. */
+static int complete(const struct port_config *cfg, struct port_config *out, char *err, size_t err_len)
+{
+	memset(out, 0, sizeof *out);
+	memcpy(out, cfg, cfg->size < sizeof *out ? cfg->size : sizeof *out);
+	out->size = sizeof *out;
+	if (out->device && *out->device)
+		return 0;
+	snprintf(err, err_len, "no device; say device = udp or name a DPDK device");
+	return -EINVAL;
+}
+
+static bool is_udp(const struct port_config *cfg)
+{
+	return !strcmp(cfg->device, "udp");
+}
+
+static int need_backend(char *err, size_t err_len)
+{
+	int e;
+
+	pthread_mutex_lock(&lock);
+	e = load_backend(err, err_len);
+	pthread_mutex_unlock(&lock);
+	return e;
+}
+
 static int open_device(const struct port_config *cfg, struct port **out, char *err, size_t err_len)
 {
 	int e;
 
-	if (!strcmp(cfg->device, "udp"))
+	if (is_udp(cfg))
 		return port_udp_open(cfg, out, err, err_len);
-	pthread_mutex_lock(&lock);
-	e = load_backend(err, err_len);
-	pthread_mutex_unlock(&lock);
+	e = need_backend(err, err_len);
 	return e ? e : backend_open(cfg, out, err, err_len);
+}
+
+int port_prepare(const struct port_config *cfg, char *err, size_t err_len)
+{
+	struct port_config full;
+	int e = complete(cfg, &full, err, err_len);
+
+	if (e || is_udp(&full))
+		return e;
+	e = need_backend(err, err_len);
+	return e ? e : backend_prepare(&full, err, err_len);
 }
 
 int port_open(const struct port_config *cfg, struct port **out, char *err, size_t err_len)
 {
-	struct port_config full = {0};
+	struct port_config full;
 	struct port *inner;
-	int e;
+	int e = complete(cfg, &full, err, err_len);
 
-	memcpy(&full, cfg, cfg->size < sizeof full ? cfg->size : sizeof full);
-	full.size = sizeof full;
-	if (!full.device || !*full.device) {
-		snprintf(err, err_len, "no device; say device = udp or name a DPDK device");
-		return -EINVAL;
-	}
-	e = open_device(&full, &inner, err, err_len);
+	if (!e)
+		e = open_device(&full, &inner, err, err_len);
 	if (e)
 		return e;
 	if (!port_faults_any(&full.faults)) {

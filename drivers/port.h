@@ -123,6 +123,9 @@ struct port_config {
  * is -ENODEV (no such device), -EBUSY (another process has it), -ENOTSUP (no DPDK in this build), -EPERM,
  * -ENOMEM, -EINVAL; err gets one line that says what to do. */
 int port_open(const struct port_config *cfg, struct port **out, char *err, size_t err_len);
+/* Does what port_open would do first and what takes longest (a DPDK device's EAL), without the device. Errors
+ * as port_open's. */
+int port_prepare(const struct port_config *cfg, char *err, size_t err_len);
 /* Who has to know which descriptors of the process are the ports' own: called with own = true for each that
  * appears, with false when it is gone, from port_open, link_poll and close. To be set before the first
  * port_open. */
@@ -139,6 +142,7 @@ static inline void port_close(struct port *p)
 int port_udp_open(const struct port_config *cfg, struct port **out, char *err, size_t err_len);
 /* In libsandirect-dpdk.so, which port_open loads on demand, so that nothing else links DPDK. */
 int port_ethdev_open(const struct port_config *cfg, struct port **out, char *err, size_t err_len);
+int port_ethdev_prepare(const struct port_config *cfg, char *err, size_t err_len);
 void port_ethdev_set_fd_guard(port_fd_guard *guard, void *ctx);
 /* The backend has a copy of base/log.h's state of its own: this opens it. */
 void port_ethdev_set_log(enum sd_log_level level, sd_log_sink *sink, void *ctx);

@@ -106,11 +106,8 @@ int engine_add_port(struct engine *e, struct port *port, int ifindex)
 	return 0;
 }
 
-void engine_close(struct engine *e)
+void engine_remove_ports(struct engine *e)
 {
-	if (e->tp)
-		tp_destroy(e->tp);
-	e->tp = NULL;
 	for (unsigned i = 0; i < e->n_ports; i++) {
 		struct engine_port *p = &e->ports[i];
 
@@ -119,8 +116,17 @@ void engine_close(struct engine *e)
 		if (p->kernel)
 			miniport_close(p->kernel);
 		port_close(p->port);
+		memset(p, 0, sizeof *p);
 	}
 	e->n_ports = 0;
+}
+
+void engine_close(struct engine *e)
+{
+	if (e->tp)
+		tp_destroy(e->tp);
+	e->tp = NULL;
+	engine_remove_ports(e);
 	resolver_close(&e->resolver);
 	arena_close(&e->arena);
 }

@@ -80,6 +80,9 @@ void engine_set_miniport(struct engine *e, unsigned index, struct miniport *m);
 void engine_hurry_kernel(struct engine *e);
 /* Tells port index what addresses it has; announces new ones. */
 void engine_set_addrs(struct engine *e, unsigned index, const struct sd_addr *addrs, unsigned n);
+/* Closes all ports. The connections stay, but nothing may be asked of the engine until they have been added
+ * again. */
+void engine_remove_ports(struct engine *e);
 /* Closes ports and frees everything without a word to the peers. */
 void engine_close(struct engine *e);
 

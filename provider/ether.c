@@ -85,8 +85,7 @@ static int port_of_ifindex(struct ether *x, int ifindex)
 }
 
 /* The port and source address for peer; a bound *local is kept and must belong to the port. */
-static enum sd_reason find_route(
-	struct ether *x, const struct sd_addr *peer, struct sd_addr *local, int *port)
+enum sd_reason ether_find_route(struct ether *x, const struct sd_addr *peer, struct sd_addr *local, int *port)
 {
 	struct sd_addr addrs[ENGINE_MAX_ADDRS];
 	struct netif_route r;
@@ -127,7 +126,7 @@ static enum sd_reason ether_route(struct pv *p, const struct sd_addr *peer, stru
 {
 	int port;
 
-	return find_route(of(p), peer, local, &port);
+	return ether_find_route(of(p), peer, local, &port);
 }
 
 static bool ether_serves(struct pv *p, const struct sd_addr *local)
@@ -306,14 +305,14 @@ static void guard_fd(void *ctx, int fd, bool own)
 	pv_domain_guard_fd(ctx, fd, own ? PV_GUARD_OWN : PV_GUARD_NONE);
 }
 
-static void stop(struct ether *x)
+void ether_close_ports(struct ether *x)
 {
 	for (unsigned i = 0; i < x->engine.n_ports; i++) {
 		if (x->engine.ports[i].kernel)
 			pv_domain_guard_fd(
 				x->pv.domain, miniport_fd(x->engine.ports[i].kernel), PV_GUARD_NONE);
 	}
-	engine_close(&x->engine);
+	engine_remove_ports(&x->engine);
 	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
 		if (x->locks[i] >= 0)
 			pv_domain_guard_fd(x->pv.domain, x->locks[i], PV_GUARD_NONE);
@@ -326,6 +325,17 @@ static void stop(struct ether *x)
 		x->wait_set = -1;
 	}
 	x->started = false;
+}
+
+static void stop(struct ether *x)
+{
+	list_for_each (it, &x->listeners)
+		container_of(it, struct ether_ep, node)->listener = NULL;
+	if (x->engine.tp)
+		tp_destroy(x->engine.tp);
+	x->engine.tp = NULL;
+	ether_close_ports(x);
+	engine_close(&x->engine);
 }
 
 static bool has_miniport(const struct ether *x)
@@ -348,17 +358,12 @@ static void watch_kernel(struct ether *x)
 	}
 }
 
-static int start_all(struct ether *x, char *err, size_t err_len, unsigned *which)
+static int open_all_ports(struct ether *x, char *err, size_t err_len, unsigned *which)
 {
-	int r = open_transport(x);
-
-	if (r) {
-		snprintf(err, err_len, "the transport could not be set up: %s", strerror(-r));
-		return r;
-	}
 	port_set_fd_guard(guard_fd, x->pv.domain);
 	for (*which = 0; *which < x->cfg.n_ports; ++*which) {
-		r = open_port(x, *which, err, err_len);
+		int r = open_port(x, *which, err, err_len);
+
 		if (r)
 			return r;
 	}
@@ -372,12 +377,63 @@ static int start_all(struct ether *x, char *err, size_t err_len, unsigned *which
 	return pv_domain_need_helper(x->pv.domain);
 }
 
+enum sd_reason ether_open_ports(struct ether *x)
+{
+	char err[256] = "";
+	unsigned which = 0;
+	int r = open_all_ports(x, err, sizeof err, &which);
+
+	if (!r) {
+		x->started = true;
+		x->link_expected = sd_clock_ns() + LINK_GRACE_NS;
+		give_addrs(x);
+		return SD_REASON_SAN;
+	}
+	x->failed = reason_of(r);
+	sd_log(x->failed == SD_REASON_START_FAILED ? SD_LOG_ERROR : SD_LOG_INFO,
+		"SAN port %s cannot be used: %s; connections use kernel TCP",
+		which < x->cfg.n_ports ? x->ports[which].port.name : "(all)", err[0] ? err : strerror(-r));
+	ether_close_ports(x);
+	return x->failed;
+}
+
+static enum sd_reason start_transport(struct ether *x)
+{
+	int r;
+
+	if (!netif_ready(x))
+		return SD_REASON_START_FAILED;
+	r = open_transport(x);
+	if (!r)
+		return SD_REASON_SAN;
+	sd_error("the transport could not be set up: %s; connections use kernel TCP", strerror(-r));
+	return reason_of(r);
+}
+
+enum sd_reason ether_start_from(struct ether *x, struct sd_unpack *saved)
+{
+	x->failed = start_transport(x);
+	if (x->failed == SD_REASON_SAN)
+		x->failed = ether_open_ports(x);
+	if (x->failed == SD_REASON_SAN) {
+		list_for_each (it, &x->listeners)
+			ether_ep_listen_now(container_of(it, struct ether_ep, node));
+		if (saved)
+			x->failed = ether_restore_transport(x, saved);
+	}
+	if (x->failed != SD_REASON_SAN) {
+		x->retry_at = sd_clock_ns() + RETRY_START_NS;
+		stop(x);
+		return x->failed;
+	}
+	engine_announce(&x->engine);
+	engine_flush(&x->engine, sd_clock_ns());
+	return SD_REASON_SAN;
+}
+
 static enum sd_reason ether_start(struct pv *p)
 {
 	struct ether *x = of(p);
-	char err[256] = "";
-	unsigned which = 0;
-	int r;
 
 	if (x->started)
 		return SD_REASON_SAN;
@@ -385,27 +441,7 @@ static enum sd_reason ether_start(struct pv *p)
 		return SD_REASON_NO_PORT;
 	if (x->failed && sd_clock_ns() < x->retry_at)
 		return x->failed;
-	if (!netif_ready(x))
-		return SD_REASON_START_FAILED;
-	r = start_all(x, err, sizeof err, &which);
-	if (r) {
-		x->failed = reason_of(r);
-		x->retry_at = sd_clock_ns() + RETRY_START_NS;
-		sd_log(x->failed == SD_REASON_START_FAILED ? SD_LOG_ERROR : SD_LOG_INFO,
-			"SAN port %s cannot be used: %s; connections use kernel TCP",
-			which < x->cfg.n_ports ? x->ports[which].port.name : "(all)",
-			err[0] ? err : strerror(-r));
-		stop(x);
-		return x->failed;
-	}
-	x->started = true;
-	x->link_expected = sd_clock_ns() + LINK_GRACE_NS;
-	give_addrs(x);
-	list_for_each (it, &x->listeners)
-		ether_ep_listen_now(container_of(it, struct ether_ep, node));
-	engine_announce(&x->engine);
-	engine_flush(&x->engine, sd_clock_ns());
-	return SD_REASON_SAN;
+	return ether_start_from(x, NULL);
 }
 
 /* --- endpoints --- */
@@ -457,7 +493,7 @@ static int ether_connect(struct pv *p, int socket, const struct sd_addr *local, 
 	struct ether_ep *e;
 	int port;
 
-	if (!x->started || find_route(x, peer, &source, &port) != SD_REASON_SAN)
+	if (!x->started || ether_find_route(x, peer, &source, &port) != SD_REASON_SAN)
 		return -ENETUNREACH;
 	e = ether_ep_new(x, user);
 	if (!e)
@@ -605,6 +641,7 @@ static void ether_close(struct pv *p)
 			port_close(x->given[i]);
 		free_port_config(&x->ports[i]);
 	}
+	free(x->restored);
 	free((char *)x->cfg.congestion);
 	free(x);
 }

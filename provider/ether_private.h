@@ -26,6 +26,14 @@ struct ether {
 	int locks[ENGINE_MAX_PORTS]; /* lock files, or -1 */
 	int wait_set;		     /* epoll set over the ports' descriptors when there are several, or -1 */
 	struct list listeners;	     /* ether_ep.node */
+	struct ether_restored *restored; /* connections whose endpoints have not been restored yet */
+	unsigned n_restored;
+};
+
+/* A connection of another process's, by the name it has in what that saved. */
+struct ether_restored {
+	uint64_t name;
+	struct tp_conn *conn; /* NULL: it has its endpoint */
 };
 
 enum ether_state {
@@ -59,6 +67,23 @@ static inline struct ether *ether_of(struct ether_ep *e)
 }
 
 extern const struct pv_ep_ops ether_ep_ops;
+
+/* --- ether.c --- */
+
+/* All of them, with their interfaces of the kernel's; what has failed is logged. Connections stay. */
+enum sd_reason ether_open_ports(struct ether *x);
+void ether_close_ports(struct ether *x);
+/* Starts; saved: going on with what another process has had (ether_save.c), or NULL. */
+enum sd_reason ether_start_from(struct ether *x, struct sd_unpack *saved);
+/* Which of our ports leads to peer, and from which address. */
+enum sd_reason ether_find_route(
+	struct ether *x, const struct sd_addr *peer, struct sd_addr *local, int *port);
+
+/* --- ether_save.c --- */
+
+enum sd_reason ether_restore_transport(struct ether *x, struct sd_unpack *saved);
+
+/* --- ether_ep.c --- */
 
 /* Takes over port, a simulated one, say; the next start uses it for configured port i instead of opening its
  * device. */

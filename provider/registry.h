@@ -4,6 +4,7 @@
 #ifndef SD_PROVIDER_REGISTRY_H
 #define SD_PROVIDER_REGISTRY_H
 
+#include "base/pack.h"
 #include "drivers/port.h"
 #include "provider/provider.h"
 
@@ -35,6 +36,23 @@ struct pv_ether_config {
 int pv_ether_open(const struct pv_ether_config *cfg, pv_ready_fn *ready, struct pv **out);
 /* One line about the ports for people; "not started" before start. */
 void pv_ether_describe(const struct pv *p, char *out, size_t len);
+
+/*
+ * Another process goes on with its ports and connections. The one that has them suspends, which closes the
+ * ports, writes all connections, and then each endpoint that it has (connected or connecting; listeners are
+ * made anew). It goes on itself if nobody else does. The one that takes over prepares while the first still
+ * serves, makes its listeners, restores the connections, then the endpoints, and says that these were all:
+ * what is left is reset.
+ */
+int pv_ether_suspend(struct pv *p, struct sd_pack *pack); /* -EAGAIN: it has not started */
+void pv_ether_save_ep(const struct pv_ep *ep, struct sd_pack *pack);
+enum sd_reason pv_ether_resume(struct pv *p);
+enum sd_reason pv_ether_prepare(struct pv *p);
+/* SD_REASON_START_FAILED: also if it was saved by another version, or with other ports. */
+enum sd_reason pv_ether_restore(struct pv *p, struct sd_unpack *u);
+int pv_ether_restore_ep(
+	struct pv *p, struct sd_unpack *u, void *user, struct pv_ep **out); /* -EPROTO, -ENOMEM */
+void pv_ether_restored(struct pv *p);
 
 /* Two sockets of one process. Serves the addresses that san serves. */
 int pv_loop_open(struct pv *san, pv_ready_fn *ready, struct pv **out);

@@ -487,20 +487,26 @@ static struct eth_port *make(const struct port_config *cfg)
 	return e;
 }
 
-__attribute__((visibility("default"))) int port_ethdev_open(
-	const struct port_config *cfg, struct port **out, char *err, size_t err_len)
+__attribute__((visibility("default"))) int port_ethdev_prepare(
+	const struct port_config *cfg, char *err, size_t err_len)
 {
-	struct eth_port *e;
 	int r = manners_teach();
 
 	if (r)
 		snprintf(err, err_len, "cannot prepare DPDK's libraries: %s", strerror(-r));
 	if (!r)
 		r = devargs_check(cfg, err, err_len);
+	return r ? r : eal_start(cfg, err, err_len);
+}
+
+__attribute__((visibility("default"))) int port_ethdev_open(
+	const struct port_config *cfg, struct port **out, char *err, size_t err_len)
+{
+	struct eth_port *e;
+	int r = port_ethdev_prepare(cfg, err, err_len);
+
 	if (!r)
 		r = peer_make_way(cfg->device, err, err_len);
-	if (!r)
-		r = eal_start(cfg, err, err_len);
 	if (r)
 		return r;
 	e = make(cfg);

@@ -427,7 +427,176 @@ static void sleep__and_the_helper(void **state)
 	l->ops->close(l, PV_CLOSE_GRACEFUL);
 }
 
-#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+/* --- handing over --- */
+
+static struct pv_ether_port udp_port(unsigned host)
+{
+	return (struct pv_ether_port){.port = {.size = sizeof(struct port_config),
+					      .name = "udp",
+					      .device = "udp",
+					      .udp_bind = hosts_addr(host, 4, 7747)},
+		.netdev = HOSTS_NETDEV};
+}
+
+static int setup_udp(void **state)
+{
+	const struct pv_domain_config dc = {.size = sizeof dc};
+
+	if (pv_domain_open(&dc, &domain) || !pv_enter(domain))
+		return -1;
+	for (unsigned i = 0; i < 2; i++) {
+		struct pv_ether_port port = udp_port(i);
+
+		pv[i] = provider(i, &port);
+	}
+	return 0;
+}
+
+static void drive_until(bool (*is)(struct pv_ep *e), struct pv_ep *e)
+{
+	uint64_t end = sd_clock_ns() + PATIENCE;
+
+	while (!is(e)) {
+		assert_true(sd_clock_ns() < end);
+		pv_progress(domain);
+	}
+}
+
+static bool is_readable(struct pv_ep *e)
+{
+	return e->ops->state(e) & PV_IN;
+}
+
+static void send_word(struct pv_ep *from, const char *word)
+{
+	const struct iovec iov = {(char *)word, strlen(word)};
+
+	assert_int_equal(from->ops->send(from, &iov, 1, 0), iov.iov_len);
+}
+
+static void receive_word(struct pv_ep *to, const char *word)
+{
+	char buf[64];
+	const struct iovec iov = {buf, sizeof buf};
+
+	drive_until(is_readable, to);
+	assert_int_equal(to->ops->recv(to, &iov, 1, 0), strlen(word));
+	assert_memory_equal(buf, word, strlen(word));
+}
+
+static void say(struct pv_ep *from, struct pv_ep *to, const char *word)
+{
+	send_word(from, word);
+	receive_word(to, word);
+}
+
+static void join(struct pv_ep *l, uint16_t port, struct pv_ep *out[2])
+{
+	struct sd_addr peer = hosts_addr(1, 4, port);
+	enum sd_reason reason;
+
+	assert_int_equal(try_connect(peer, &reason, &out[0]), 0);
+	drive_until(is_readable, l);
+	assert_int_equal(l->ops->accept(l, &peer, &out[1]), 0);
+}
+
+/* Another process has host 1's port from now on. e: an endpoint there. The sender is none the wiser. */
+static void hand_over__connections_go_on(void **state)
+{
+	struct pv_ether_port port = udp_port(1);
+	struct pv_ep *l, *e[2], *late[2];
+	struct sd_pack saved = {0};
+	struct sd_unpack u;
+	int user;
+
+	start_both();
+	l = listen_at(4, 80);
+	join(l, 80, e);
+	say(e[0], e[1], "before");
+	assert_int_equal(pv_ether_suspend(pv[1], &saved), 0);
+	pv_ether_save_ep(e[1], &saved);
+	assert_false(saved.failed);
+	send_word(e[0], "meanwhile");
+	pv_progress(domain);
+
+	pv[1] = provider(1, &port);
+	assert_int_equal(pv_ether_prepare(pv[1]), SD_REASON_SAN);
+	l = listen_at(4, 80);
+	u = (struct sd_unpack){saved.data, saved.data + saved.len};
+	assert_int_equal(pv_ether_restore(pv[1], &u), SD_REASON_SAN);
+	assert_int_equal(pv_ether_restore_ep(pv[1], &u, &user, &e[1]), 0);
+	assert_ptr_equal(u.at, u.end);
+	pv_ether_restored(pv[1]);
+	sd_pack_free(&saved);
+
+	receive_word(e[1], "meanwhile");
+	say(e[1], e[0], "after");
+	join(l, 80, late);
+	say(late[0], late[1], "new");
+}
+
+static void hand_over__nobody_took_over(void **state)
+{
+	struct sd_pack saved = {0};
+	struct pv_ep *l, *e[2];
+
+	start_both();
+	l = listen_at(4, 80);
+	join(l, 80, e);
+	say(e[0], e[1], "before");
+	assert_int_equal(pv_ether_suspend(pv[1], &saved), 0);
+	pv_ether_save_ep(e[1], &saved);
+	sd_pack_free(&saved);
+	send_word(e[0], "meanwhile");
+	hosts_enter(1);
+	assert_int_equal(pv_ether_resume(pv[1]), SD_REASON_SAN);
+	receive_word(e[1], "meanwhile");
+	say(e[1], e[0], "after");
+}
+
+static bool is_over(struct pv_ep *e)
+{
+	return e->ops->state(e) & PV_ERR;
+}
+
+static void hand_over__what_nobody_claims_is_reset(void **state)
+{
+	struct pv_ether_port port = udp_port(1);
+	struct sd_pack saved = {0};
+	struct pv_ep *l, *e[2];
+	struct sd_unpack u;
+
+	start_both();
+	l = listen_at(4, 80);
+	join(l, 80, e);
+	assert_int_equal(pv_ether_suspend(pv[1], &saved), 0);
+	pv[1] = provider(1, &port);
+	u = (struct sd_unpack){saved.data, saved.data + saved.len};
+	assert_int_equal(pv_ether_restore(pv[1], &u), SD_REASON_SAN);
+	pv_ether_restored(pv[1]);
+	sd_pack_free(&saved);
+	drive_until(is_over, e[0]);
+	assert_int_equal(e[0]->ops->recv(e[0], &(struct iovec){(char[1]){0}, 1}, 1, 0), -ECONNRESET);
+}
+
+static void hand_over__not_with_other_ports(void **state)
+{
+	struct pv_ether_port port = udp_port(1);
+	struct sd_pack saved = {0};
+	struct sd_unpack u;
+
+	assert_int_equal(pv_ether_suspend(pv[1], &saved), -EAGAIN);
+	start_both();
+	assert_int_equal(pv_ether_suspend(pv[1], &saved), 0);
+	port.netdev = "lo";
+	pv[1] = provider(1, &port);
+	u = (struct sd_unpack){saved.data, saved.data + saved.len};
+	assert_int_equal(pv_ether_restore(pv[1], &u), SD_REASON_START_FAILED);
+	sd_pack_free(&saved);
+}
+
+#define CASE(name)     cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define UDP_CASE(name) cmocka_unit_test_setup_teardown(name, setup_udp, teardown)
 
 int main(void)
 {
@@ -445,6 +614,10 @@ int main(void)
 		CASE(start__fails_and_is_tried_again),
 		CASE(start__port_of_another_process),
 		CASE(sleep__and_the_helper),
+		UDP_CASE(hand_over__connections_go_on),
+		UDP_CASE(hand_over__nobody_took_over),
+		UDP_CASE(hand_over__what_nobody_claims_is_reset),
+		UDP_CASE(hand_over__not_with_other_ports),
 	};
 
 	alarm(120); /* a hang is a failure too */

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What the ether provider has, for another process to go on with. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "provider/domain_private.h"
+#include "provider/ether_private.h"
+
+static struct ether *of(struct pv *p)
+{
+	return container_of(p, struct ether, pv);
+}
+
+/* --- saving --- */
+
+/* Connections name their port by its number. */
+static void save_ports(struct sd_pack *p, const struct ether *x)
+{
+	sd_pack_u32(p, x->engine.n_ports);
+	for (unsigned i = 0; i < x->engine.n_ports; i++) {
+		sd_pack_bytes(p, x->ports[i].netdev, strlen(x->ports[i].netdev) + 1);
+		sd_pack_value(p, x->engine.ports[i].info.mac);
+	}
+}
+
+int pv_ether_suspend(struct pv *p, struct sd_pack *pack)
+{
+	struct ether *x = of(p);
+
+	if (!x->started)
+		return -EAGAIN;
+	engine_flush(&x->engine, sd_clock_ns());
+	save_ports(pack, x);
+	ether_close_ports(x);
+	tp_save(x->engine.tp, pack);
+	return 0;
+}
+
+void pv_ether_save_ep(const struct pv_ep *ep, struct sd_pack *pack)
+{
+	const struct ether_ep *e = container_of(ep, struct ether_ep, ep);
+
+	sd_pack_u64(pack, e->conn ? tp_saved_name(e->conn) : 0);
+	sd_pack_value(pack, e->state);
+	sd_pack_value(pack, e->local);
+	sd_pack_value(pack, e->peer);
+	sd_pack_value(pack, e->wr_shut);
+	sd_pack_value(pack, e->rd_shut);
+	sd_pack_value(pack, e->more);
+	sd_pack_value(pack, e->result);
+	sd_pack_value(pack, e->reason);
+	sd_pack_value(pack, e->options);
+}
+
+enum sd_reason pv_ether_resume(struct pv *p)
+{
+	struct ether *x = of(p);
+	enum sd_reason r = ether_open_ports(x);
+
+	if (r == SD_REASON_SAN)
+		engine_announce(&x->engine);
+	return r;
+}
+
+/* --- restoring --- */
+
+enum sd_reason pv_ether_prepare(struct pv *p)
+{
+	struct ether *x = of(p);
+	char err[256] = "";
+
+	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
+		if (!x->given[i] && port_prepare(&x->ports[i].port, err, sizeof err)) {
+			sd_error("SAN port %s cannot be used: %s", x->ports[i].port.name, err);
+			return SD_REASON_START_FAILED;
+		}
+	}
+	return SD_REASON_SAN;
+}
+
+/* The new port has the address that the old one had: peers know it by that. */
+static bool restore_ports(struct ether *x, struct sd_unpack *u)
+{
+	if (sd_unpack_u32(u) != x->cfg.n_ports)
+		return false;
+	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
+		size_t len = strlen(x->ports[i].netdev) + 1;
+		const char *netdev = sd_unpack_view(u, len);
+
+		sd_unpack_value(u, x->ports[i].port.mac);
+		if (u->failed || memcmp(netdev, x->ports[i].netdev, len))
+			return false;
+	}
+	return true;
+}
+
+enum sd_reason pv_ether_restore(struct pv *p, struct sd_unpack *u)
+{
+	struct ether *x = of(p);
+
+	if (x->started || !restore_ports(x, u)) {
+		sd_error("the configured ports are not those of the process that has them");
+		return SD_REASON_START_FAILED;
+	}
+	return ether_start_from(x, u);
+}
+
+static void on_owned(void *ctx, uint64_t name, struct tp_conn *c)
+{
+	struct ether *x = ctx;
+	unsigned n = x->n_restored;
+	struct ether_restored *more;
+
+	if (!(n & (n - 1))) {
+		more = realloc(x->restored, (n ? 2 * n : 1) * sizeof *more);
+		if (!more) {
+			tp_close(c, sd_clock_ns(), true);
+			return;
+		}
+		x->restored = more;
+	}
+	x->restored[n] = (struct ether_restored){name, c};
+	x->n_restored++;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	const struct ether_restored *x = a, *y = b;
+
+	return x->name < y->name ? -1 : x->name > y->name;
+}
+
+enum sd_reason ether_restore_transport(struct ether *x, struct sd_unpack *saved)
+{
+	int r = tp_restore(x->engine.tp, sd_clock_ns(), saved, on_owned, x);
+
+	if (r) {
+		sd_error("the connections cannot be taken over: %s", strerror(-r));
+		free(x->restored);
+		x->restored = NULL;
+		x->n_restored = 0;
+		return r == -ENOMEM ? SD_REASON_NO_MEMORY : SD_REASON_START_FAILED;
+	}
+	if (x->n_restored)
+		qsort(x->restored, x->n_restored, sizeof *x->restored, by_name);
+	return SD_REASON_SAN;
+}
+
+static struct tp_conn *claim(struct ether *x, uint64_t name)
+{
+	const struct ether_restored key = {.name = name};
+	struct ether_restored *r =
+		x->n_restored ? bsearch(&key, x->restored, x->n_restored, sizeof *r, by_name) : NULL;
+	struct tp_conn *c = r ? r->conn : NULL;
+
+	if (r)
+		r->conn = NULL;
+	return c;
+}
+
+/* A question on its way is asked again. */
+static void ask_again(struct ether *x, struct ether_ep *e)
+{
+	int port;
+
+	if (ether_find_route(x, &e->peer, &e->local, &port) == SD_REASON_SAN) {
+		ether_ep_connect(e, (unsigned)port, sd_clock_ns());
+		return;
+	}
+	e->state = ETHER_FAILED;
+	e->result = -ENETUNREACH;
+	e->reason = SD_REASON_NO_ROUTE;
+}
+
+int pv_ether_restore_ep(struct pv *p, struct sd_unpack *u, void *user, struct pv_ep **out)
+{
+	struct ether *x = of(p);
+	struct ether_ep *e = ether_ep_new(x, user);
+	uint64_t name = sd_unpack_u64(u);
+
+	if (!e)
+		return -ENOMEM;
+	sd_unpack_value(u, e->state);
+	sd_unpack_value(u, e->local);
+	sd_unpack_value(u, e->peer);
+	sd_unpack_value(u, e->wr_shut);
+	sd_unpack_value(u, e->rd_shut);
+	sd_unpack_value(u, e->more);
+	sd_unpack_value(u, e->result);
+	sd_unpack_value(u, e->reason);
+	sd_unpack_value(u, e->options);
+	e->conn = u->failed ? NULL : claim(x, name);
+	sd_unpack_check(u, e->state > ETHER_LISTENING && e->state <= ETHER_FAILED && !name == !e->conn &&
+				   (e->conn || e->state == ETHER_RESOLVING || e->state == ETHER_FAILED));
+	if (u->failed) {
+		if (e->conn)
+			tp_close(e->conn, sd_clock_ns(), true);
+		free(e);
+		return -EPROTO;
+	}
+	if (e->conn)
+		tp_set_user(e->conn, e);
+	else if (e->state == ETHER_RESOLVING)
+		ask_again(x, e);
+	*out = &e->ep;
+	return 0;
+}
+
+void pv_ether_restored(struct pv *p)
+{
+	struct ether *x = of(p);
+
+	for (unsigned i = 0; i < x->n_restored; i++) {
+		if (x->restored[i].conn)
+			tp_close(x->restored[i].conn, sd_clock_ns(), true);
+	}
+	free(x->restored);
+	x->restored = NULL;
+	x->n_restored = 0;
+	engine_flush(&x->engine, sd_clock_ns());
+}
