@@ -174,17 +174,30 @@ static uint64_t digest(uint64_t h, const void *bytes, size_t len)
 	return h;
 }
 
-static uint64_t shape(const struct tp *t)
+uint64_t tp_save_format(void)
 {
-	const uint64_t sizes[] = {TP_BITS, TP_CID_BITS, sizeof t->peer_hosts, sizeof t->stats,
-		sizeof(struct tp_sent), sizeof(struct tp_early), sizeof(struct tp_control), t->max_conns};
+	const uint64_t sizes[] = {TP_BITS, TP_CID_BITS, sizeof((struct tp *)0)->peer_hosts,
+		sizeof(struct tp_stats), sizeof(struct tp_sent), sizeof(struct tp_early),
+		sizeof(struct tp_control)};
 	uint64_t h = digest(14695981039346656037u, sizes, sizeof sizes);
 
 	for (unsigned i = 0; i < N_FIELDS; i++) {
 		h = digest(h, fields[i].name, strlen(fields[i].name) + 1);
 		h = digest(h, &fields[i].size, sizeof fields[i].size);
 	}
-	return digest(h, t->cc->name, strlen(t->cc->name));
+	return h;
+}
+
+struct cc_name {
+	char text[16];
+};
+
+static struct cc_name name_of_cc(const struct tp *t)
+{
+	struct cc_name n = {{0}};
+
+	strncpy(n.text, t->cc->name, sizeof n.text - 1);
+	return n;
 }
 
 /* --- saving --- */
@@ -259,11 +272,14 @@ static void save_each(struct tp_conn *c, void *pack)
 	save_conn(pack, c);
 }
 
-void tp_save(struct tp *t, struct sd_pack *p)
+void tp_save(struct tp *t, uint64_t now, struct sd_pack *p)
 {
 	const struct sd_sipkey *keys[] = KEYS(t);
 
-	sd_pack_u64(p, shape(t));
+	sd_pack_u64(p, tp_save_format());
+	sd_pack_u64(p, t->max_conns);
+	sd_pack_bytes(p, name_of_cc(t).text, sizeof(struct cc_name));
+	sd_pack_u64(p, now);
 	for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++)
 		sd_pack_value(p, *keys[i]);
 	sd_pack_value(p, t->epoch);
@@ -292,7 +308,11 @@ static bool is_sane(const struct tp *t, const struct tp_conn *c)
 
 	if (c->state == CONN_FREE || c->state > CONN_FAILED)
 		return false;
-	if (room < TP_SENT_MIN || room > TP_BITS || room & (room - 1) || in_flight > room)
+	if (room < TP_SENT_MIN || room > TP_BITS || room & (room - 1))
+		return false;
+	if (c->state != CONN_FAILED && in_flight > room)
+		return false;
+	if (c->path.hdr_len > sizeof c->path.hdr || c->path.max_payload < WIRE_MIN_PAYLOAD)
 		return false;
 	if (c->rcv_window > TP_BITS || c->snd_window > TP_BITS)
 		return false;
@@ -438,6 +458,30 @@ static struct tp_conn *blank(struct tp *t)
 	return c;
 }
 
+/* What has changed since. */
+struct how {
+	struct cc_name cc;
+	uint64_t pause; /* ns */
+};
+
+static void adapt(struct tp_conn *c, const struct how *how, uint64_t *due)
+{
+	const struct tp *t = c->tp;
+	const struct cc_name cc = name_of_cc(t);
+
+	if (memcmp(&cc, &how->cc, sizeof cc)) {
+		memset(c->cc_state, 0, sizeof c->cc_state);
+		c->cwnd = t->cc->open(c->cc_state, t->cfg.window_packets);
+	}
+	/* Nobody could answer meanwhile, and who connects is not patient. */
+	if (c->state != CONN_INIT_SENT && c->state != CONN_INIT_RECEIVED)
+		return;
+	if (c->state_until != NEVER)
+		c->state_until += how->pause;
+	if (*due != NEVER)
+		*due += how->pause;
+}
+
 static int restore_memory(struct tp *t, struct sd_unpack *u, struct tp_conn *c)
 {
 	uint32_t snd_size = sd_unpack_u32(u), rcv_size = sd_unpack_u32(u);
@@ -456,7 +500,8 @@ static int restore_memory(struct tp *t, struct sd_unpack *u, struct tp_conn *c)
 	return u->failed ? -EPROTO : 0;
 }
 
-static int restore_conn(struct tp *t, struct sd_unpack *u, uint64_t *name, struct tp_conn **out)
+static int restore_conn(
+	struct tp *t, struct sd_unpack *u, const struct how *how, uint64_t *name, struct tp_conn **out)
 {
 	struct tp_conn *c = blank(t);
 	struct sd_addr listener;
@@ -479,6 +524,7 @@ static int restore_conn(struct tp *t, struct sd_unpack *u, uint64_t *name, struc
 		drop(c);
 		return r;
 	}
+	adapt(c, how, &due);
 	attach(c, due, &listener);
 	*out = c;
 	return 0;
@@ -512,12 +558,15 @@ int tp_restore(struct tp *t, uint64_t now, struct sd_unpack *u,
 	void (*owned)(void *ctx, uint64_t name, struct tp_conn *c), void *ctx)
 {
 	struct sd_sipkey *keys[] = KEYS(t);
+	struct how how;
 	uint32_t first;
 	int r = 0;
 
 	t->now = now;
-	if (!sd_unpack_check(u, sd_unpack_u64(u) == shape(t)))
+	if (!sd_unpack_check(u, sd_unpack_u64(u) == tp_save_format() && sd_unpack_u64(u) == t->max_conns))
 		return -EPROTONOSUPPORT;
+	sd_unpack_value(u, how.cc);
+	how.pause = now - sd_unpack_u64(u);
 	for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++)
 		sd_unpack_value(u, *keys[i]);
 	sd_unpack_value(u, t->epoch);
@@ -531,7 +580,7 @@ int tp_restore(struct tp *t, uint64_t now, struct sd_unpack *u,
 		struct tp_conn *c;
 		uint64_t name;
 
-		r = restore_conn(t, u, &name, &c);
+		r = restore_conn(t, u, &how, &name, &c);
 		if (!r && name)
 			owned(ctx, name, c);
 	}

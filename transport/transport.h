@@ -232,8 +232,10 @@ static inline uint64_t tp_saved_name(const struct tp_conn *c)
 }
 /* Writes all connections, with their bytes, and what peers know this transport by. It can go on afterwards:
  * unless somebody else does. */
-void tp_save(struct tp *t, struct sd_pack *p);
-/* Goes on with them. t is fresh, with the same max_conns and congestion control, and has its listeners: what
+void tp_save(struct tp *t, uint64_t now, struct sd_pack *p);
+/* Tells versions apart whose fields differ. */
+uint64_t tp_save_format(void);
+/* Goes on with them. t is fresh, with the same max_conns, and has its listeners: what
  * has none any more is reset. owned() is called with each connection that an application had, whose user is
  * to be set. -EPROTONOSUPPORT: it was saved by
  * another version; -EPROTO: it makes no sense; -ENOMEM. On an error t is only good to be destroyed. */

@@ -176,7 +176,7 @@ void sim_hand_over(struct sim_host *h, void (*listen)(struct sim_host *h),
 	struct sd_unpack u;
 	int r;
 
-	tp_save(h->tp, &p);
+	tp_save(h->tp, h->sim->now, &p);
 	tp_destroy(h->tp);
 	h->tp = NULL;
 	if (h->blocks || h->bytes)

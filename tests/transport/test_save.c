@@ -73,7 +73,7 @@ static void fresh(struct puppet *p)
 static void hand_over(void)
 {
 	sd_pack_free(&saved);
-	tp_save(before.tp, &saved);
+	tp_save(before.tp, before.now, &saved);
 	assert_false(saved.failed);
 	assert_true(stop(&before));
 	fresh(&after);
@@ -209,7 +209,7 @@ static void without_its_listener_it_is_reset(void **state)
 	assert_true(puppet_output(&before));
 	assert_true(peer_learn(&before, &q));
 	peer_send(&before, &q, "x", 1, 0);
-	tp_save(before.tp, &saved);
+	tp_save(before.tp, before.now, &saved);
 	puppet_init(&after);
 	after.cfg.max_conns = CONNS;
 	puppet_start(&after);
@@ -232,7 +232,7 @@ static void make_traffic(void)
 		tp_write(q[i].c, "0123456789", 10);
 		puppet_flush(&before);
 	}
-	tp_save(before.tp, &saved);
+	tp_save(before.tp, before.now, &saved);
 }
 
 static void cut_short(void **state)
