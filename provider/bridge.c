@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "provider/couple.h"
 #include "provider/registry.h"
@@ -220,6 +221,118 @@ static void accept_all(struct bridge *b, struct broker *broker, struct wire *w)
 			couple(b, ep, &end);
 	}
 	is_due(&w->upcall, PV_IN);
+}
+
+/* --- another process goes on --- */
+
+static void save_couple(void *ctx, struct couple_side *inner, struct couple_side *outer)
+{
+	struct sd_pack *p = ctx;
+
+	sd_pack_u32(p, 1);
+	sd_pack_fd(p, pv_shm_fd(couple_ep(inner)));
+	couple_save(inner, p);
+	pv_ether_save_ep(couple_ep(outer), p);
+}
+
+int bridge_suspend(struct bridge *b, struct sd_pack *p)
+{
+	int r = pv_ether_suspend(b->san, p);
+
+	if (r)
+		return r;
+	list_for_each (it, &b->calls) {
+		const struct wire *w = container_of(it, struct wire, node);
+
+		sd_pack_u32(p, 1);
+		sd_pack_u64(p, broker_call_name(w->asked));
+		pv_ether_save_ep(w->ep, p);
+	}
+	sd_pack_u32(p, 0);
+	couples_each(&b->couples, save_couple, p);
+	sd_pack_u32(p, 0);
+	return 0;
+}
+
+bool bridge_resume(struct bridge *b)
+{
+	if (pv_ether_resume(b->san) != SD_REASON_SAN)
+		return false;
+	pv_shm_look_again(b->shm);
+	couples_look_again(&b->couples);
+	return true;
+}
+
+static int restore_call(struct bridge *b, struct broker *broker, struct sd_unpack *u)
+{
+	struct wire *w = wire_new(b, &b->calls);
+	uint64_t name = sd_unpack_u64(u);
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	w->asked = u->failed ? NULL : broker_call_named(broker, name, w);
+	r = w->asked ? pv_ether_restore_ep(b->san, u, &w->upcall, &w->ep) : -EPROTO;
+	if (r) {
+		wire_free(w);
+		return r;
+	}
+	is_due(&w->upcall, 0);
+	return 0;
+}
+
+static int restore_couple(struct bridge *b, struct broker *broker, struct sd_unpack *u)
+{
+	struct couple_side *side[2];
+	struct pv_shm_end end;
+	struct pv_ep *inner, *outer;
+	int fd = sd_unpack_fd(u), r = couple_new(&b->couples, side);
+
+	if (r) {
+		sd_fd_close(&fd);
+		return r;
+	}
+	r = fd < 0 ? -EPROTO : couple_restore(side[0], u);
+	if (!r)
+		r = broker_end_again(broker, fd, &end);
+	else
+		sd_fd_close(&fd);
+	if (!r)
+		r = pv_shm_attach(b->shm, &end, NULL, &inner);
+	if (r) {
+		couple_free(side[0]);
+		return r;
+	}
+	r = pv_ether_restore_ep(b->san, u, NULL, &outer);
+	if (r) /* inner stays as it is: to close it would tell the program, who has another to serve it */
+		return r;
+	couple_join(side[0], inner, side[1], outer);
+	return 0;
+}
+
+int bridge_restore(struct bridge *b, struct broker *broker, struct sd_unpack *u)
+{
+	int r = pv_ether_restore(b->san, u) == SD_REASON_SAN ? 0 : -EIO;
+
+	while (!r && sd_unpack_u32(u))
+		r = restore_call(b, broker, u);
+	while (!r && sd_unpack_u32(u))
+		r = restore_couple(b, broker, u);
+	if (!r && u->failed)
+		r = -EPROTO;
+	return r;
+}
+
+void bridge_restored(struct bridge *b)
+{
+	pv_ether_restored(b->san);
+	list_for_each (it, &b->listeners)
+		is_due(&container_of(it, struct wire, node)->upcall, PV_IN);
+}
+
+uint64_t bridge_save_format(void)
+{
+	return pv_ether_save_format() ^ 1;
 }
 
 /* --- all of it --- */

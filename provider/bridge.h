@@ -21,6 +21,20 @@ int bridge_open(struct pv *san, struct pv *shm, struct bridge **out);
 const struct broker_outside *bridge_outside(struct bridge *b);
 /* Resets its connections. The broker is closed before. */
 void bridge_close(struct bridge *b);
+/* Closes the ports and writes the connections, for another process's bridge, which has been told by its
+ * broker, restored before, who listens. -EAGAIN: the ports are not open. */
+int bridge_suspend(struct bridge *b, struct sd_pack *p);
+/* Nobody else goes on. False: the ports cannot be opened, which may pass; until then the bridge may make no
+ * progress. */
+bool bridge_resume(struct bridge *b);
+/* Opens the ports and takes all of it, but sends nothing. 0; -EIO: the ports cannot be opened, or are others;
+ * -EPROTO: it makes no sense; -ENOMEM. On an error the process is to end without closing anything, as the
+ * other one goes on. */
+int bridge_restore(struct bridge *b, struct broker *broker, struct sd_unpack *u);
+/* It is certain that this bridge goes on. */
+void bridge_restored(struct bridge *b);
+/* Tells versions apart whose records differ. */
+uint64_t bridge_save_format(void);
 /* Does what there is to do; returns how much. */
 unsigned bridge_progress(struct bridge *b, struct broker *broker);
 

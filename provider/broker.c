@@ -82,31 +82,36 @@ void client_free(struct broker *b, struct client *c)
 	b->stats.clients--;
 }
 
-static void greet(struct broker *b, int fd)
+struct client *client_new(struct broker *b, int fd, uid_t uid)
 {
 	struct client *c = calloc(1, sizeof *c);
+
+	if (!c || ledger_take(&b->ledger, uid, 1, 0)) {
+		free(c);
+		return NULL;
+	}
+	c->uid = uid;
+	list_init(&c->stalled);
+	list_init(&c->calls);
+	if (watch_add(b, &c->watch, WATCH_CLIENT, fd, EPOLLIN)) {
+		ledger_give(&b->ledger, uid, 1, 0);
+		free(c);
+		return NULL;
+	}
+	list_push_back(&b->clients, &c->node);
+	b->stats.clients++;
+	return c;
+}
+
+static void greet(struct broker *b, int fd)
+{
 	struct ucred cred;
 	socklen_t len = sizeof cred;
 	int room = ANSWER_BYTES;
 
-	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) ||
-		ledger_take(&b->ledger, cred.uid, 1, 0)) {
-		free(c);
-		close(fd);
-		return;
-	}
-	c->uid = cred.uid;
-	list_init(&c->stalled);
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-	if (watch_add(b, &c->watch, WATCH_CLIENT, fd, EPOLLIN)) {
-		ledger_give(&b->ledger, cred.uid, 1, 0);
-		free(c);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) || !client_new(b, fd, cred.uid))
 		close(fd);
-		return;
-	}
-	list_init(&c->calls);
-	list_push_back(&b->clients, &c->node);
-	b->stats.clients++;
 }
 
 static int open_spare(void)
@@ -454,6 +459,11 @@ void broker_stats(const struct broker *b, struct broker_stats *out)
 	*out = b->stats;
 }
 
+int broker_door(const struct broker *b)
+{
+	return b->door.fd;
+}
+
 /* --- life --- */
 
 /* Half of the descriptors at most are one user's: what counts once needs four. */
@@ -519,8 +529,12 @@ int broker_open(const struct broker_config *cfg, int listening, struct broker **
 
 static void close_queue(struct broker *b, struct queue *q)
 {
-	while (!lease_end(b, container_of(q->leases.next, struct lease, node)))
-		;
+	bool stopped = false;
+
+	while (!list_empty(&q->leases) && !stopped)
+		stopped = lease_end(b, container_of(q->leases.next, struct lease, node));
+	if (!stopped)
+		queue_stop(b, q); /* restored in part */
 	queue_free(b, q);
 }
 

@@ -81,6 +81,30 @@ unsigned broker_progress(struct broker *b, uint64_t now);
 uint64_t broker_deadline(const struct broker *b);
 void broker_stats(const struct broker *b, struct broker_stats *out);
 
+/* --- another process goes on --- */
+
+/* The listening socket, which stays the broker's. */
+int broker_door(const struct broker *b);
+/* Writes all there is, but for the listening socket. From then on the broker is not to be used, nor to be
+ * closed, unless it is known that nobody else goes on. */
+void broker_save(struct broker *b, struct sd_pack *p);
+/* Tells versions apart whose records differ. */
+uint64_t broker_save_format(void);
+/* b is fresh. The outside is told of listeners; calls that it had are to be claimed. Descriptors that are
+ * left in *u are the caller's. -EXDEV: of another network namespace;
+ * -EPROTO: it makes no sense, or there is no memory: b is only good to be closed, then. */
+int broker_restore(struct broker *b, struct sd_unpack *u, uint64_t now);
+/* What a call is named in that, and the call of that name, which the outside goes on with as user. NULL:
+ * there is none. */
+static inline uint64_t broker_call_name(const struct broker_call *call)
+{
+	return (uintptr_t)call;
+}
+struct broker_call *broker_call_named(struct broker *b, uint64_t name, void *user);
+/* What the outside's descriptor fd is an end of, as broker_connected() or broker_incoming() has given it: all
+ * but fd is made anew. -ENOENT, -EMFILE. */
+int broker_end_again(struct broker *b, int fd, struct pv_shm_end *end);
+
 /* --- for the outside --- */
 
 /* It is connected: the program gets one end, the outside the other, which is to be used as end->local and

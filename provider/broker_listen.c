@@ -69,7 +69,7 @@ static struct listener *listener_find(struct broker *b, uint64_t netns, const st
 	return NULL;
 }
 
-static struct listener *listener_obtain(struct broker *b, uint64_t netns, const struct sd_addr *a)
+struct listener *listener_obtain(struct broker *b, uint64_t netns, const struct sd_addr *a)
 {
 	struct listener *l = listener_find(b, netns, a);
 
@@ -86,7 +86,7 @@ static struct listener *listener_obtain(struct broker *b, uint64_t netns, const 
 	return l;
 }
 
-static void listener_release(struct broker *b, struct listener *l)
+void listener_release(struct broker *b, struct listener *l)
 {
 	if (!list_empty(&l->queues))
 		return;
@@ -185,7 +185,7 @@ static uint32_t limited(uint32_t backlog)
 	return backlog < BACKLOG_MAX ? backlog : BACKLOG_MAX;
 }
 
-static void set_backlog(struct broker *b, struct queue *q, uint32_t backlog)
+void queue_set_backlog(struct broker *b, struct queue *q, uint32_t backlog)
 {
 	q->backlog = limited(backlog);
 	if (b->cfg.outside && q->listener->netns == b->netns)
@@ -203,73 +203,81 @@ static struct queue *queue_find(struct listener *l, uint64_t cookie)
 	return NULL;
 }
 
-static int queue_open(struct broker *b, struct listener *l, int socket, struct queue **out)
+struct queue *queue_new(struct broker *b, struct listener *l, int fd, int half)
 {
 	struct queue *q = l->n_queues < QUEUES_MAX ? calloc(1, sizeof *q) : NULL;
-	int pair[2], r, room = QUEUE_BYTES;
-	struct stat st;
 
-	if (!q)
-		return -ENOMEM;
-	if (fstat(socket, &st) ||
-		socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
-		r = -errno;
+	if (!q || watch_add(b, &q->watch, WATCH_QUEUE, fd, EPOLLIN)) {
 		free(q);
-		return r;
+		return NULL;
 	}
-	r = watch_add(b, &q->watch, WATCH_QUEUE, pair[0], EPOLLIN);
-	if (r) {
-		close(pair[0]);
-		close(pair[1]);
-		free(q);
-		return r;
-	}
-	watch_refuse_fds(pair[0]);
-	setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-	q->half = pair[1];
+	q->half = half;
 	q->socket = -1;
-	q->cookie = cookie_of(socket);
-	q->owner = st.st_uid;
 	q->listener = l;
 	list_init(&q->leases);
 	list_init(&q->offered);
 	list_push_back(&l->queues, &q->node);
 	l->n_queues++;
-	*out = q;
+	return q;
+}
+
+static int queue_open(struct broker *b, struct listener *l, int socket, struct queue **out)
+{
+	int pair[2], room = QUEUE_BYTES;
+	struct stat st;
+
+	if (fstat(socket, &st) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+		return -errno;
+	*out = queue_new(b, l, pair[0], pair[1]);
+	if (!*out) {
+		close(pair[0]);
+		close(pair[1]);
+		return -ENOMEM;
+	}
+	watch_refuse_fds(pair[0]);
+	setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+	(*out)->cookie = cookie_of(socket);
+	(*out)->owner = st.st_uid;
 	return 0;
 }
 
-static int lease_open(struct broker *b, struct queue *q, uid_t uid, int *half)
+int lease_new(struct broker *b, struct queue *q, uid_t uid, int fd)
 {
-	struct lease *l;
-	int pair[2], r = ledger_take(&b->ledger, uid, 1, 0);
+	int r = ledger_take(&b->ledger, uid, 1, 0);
+	struct lease *l = r ? NULL : calloc(1, sizeof *l);
 
 	if (r)
 		return r;
-	l = calloc(1, sizeof *l);
-	r = !l ? -ENOMEM : socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ? -errno : 0;
-	if (!r) {
-		r = watch_add(b, &l->watch, WATCH_LEASE, pair[0], EPOLLIN | EPOLLET);
-		if (r) {
-			close(pair[0]);
-			close(pair[1]);
-		}
-	}
+	r = l ? watch_add(b, &l->watch, WATCH_LEASE, fd, EPOLLIN | EPOLLET) : -ENOMEM;
 	if (r) {
 		free(l);
 		ledger_give(&b->ledger, uid, 1, 0);
 		return r;
 	}
-	watch_refuse_fds(pair[0]);
 	l->queue = q;
 	l->uid = uid;
 	list_push_back(&q->leases, &l->node);
+	return 0;
+}
+
+static int lease_open(struct broker *b, struct queue *q, uid_t uid, int *half)
+{
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	r = lease_new(b, q, uid, pair[0]);
+	if (r) {
+		close(pair[0]);
+		close(pair[1]);
+		return r;
+	}
+	watch_refuse_fds(pair[0]);
 	*half = pair[1];
 	return 0;
 }
 
-/* Nothing is offered to it any more. */
-static void queue_stop(struct broker *b, struct queue *q)
+void queue_stop(struct broker *b, struct queue *q)
 {
 	watch_end(b, &q->watch);
 	list_remove(&q->node);
@@ -328,7 +336,7 @@ int listener_add(struct broker *b, const struct client *c, const struct channel_
 		return r;
 	}
 	memcpy(q->program, c->program, sizeof q->program);
-	set_backlog(b, q, m->backlog);
+	queue_set_backlog(b, q, m->backlog);
 	answer->fds[0] = q->half;
 	if (q->socket < 0 && !kernel_knows(b, netns)) {
 		q->socket = *socket;
@@ -344,7 +352,7 @@ bool queue_hear(struct broker *b, struct queue *q)
 	int r = channel_recv_for(q->watch.fd, &m, &w.channel);
 
 	if (!r && m.type == CHANNEL_BACKLOG)
-		set_backlog(b, q, m.backlog.backlog);
+		queue_set_backlog(b, q, m.backlog.backlog);
 	b->stats.bad_messages += r == -EPROTO;
 	waste_message(b, q->owner, &m);
 	return r != -ECONNRESET;

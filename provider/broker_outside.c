@@ -56,7 +56,8 @@ void calls_forget(struct broker *b, struct client *c)
 	list_for_each (it, &c->calls) {
 		struct broker_call *call = container_of(it, struct broker_call, node);
 
-		b->cfg.outside->forget(b->cfg.outside->ctx, call->user);
+		if (call->user)
+			b->cfg.outside->forget(b->cfg.outside->ctx, call->user);
 		call_free(b, call);
 	}
 }
@@ -86,6 +87,13 @@ static int give_end(const struct stream *s, unsigned i, int half, struct pv_shm_
 	sd_fd_close(&out->memory);
 	sd_fd_close(&out->bell);
 	return -EMFILE;
+}
+
+int broker_end_again(struct broker *b, int fd, struct pv_shm_end *end)
+{
+	const struct end *e = stream_end_at(b, fd);
+
+	return e ? give_end(e->stream, e != e->stream->end, fd, end) : -ENOENT;
 }
 
 static int answer_call(struct broker *b, struct broker_call *call, struct stream *s, int half)

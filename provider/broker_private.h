@@ -85,9 +85,10 @@ struct broker_call {
 	struct list node;
 	struct client *client;
 	struct channel_connect wanted;
-	uint32_t id; /* of the request */
-	int socket;  /* holds the port */
-	void *user;  /* the outside's */
+	uint32_t id;   /* of the request */
+	int socket;    /* holds the port */
+	void *user;    /* the outside's; NULL: it has been restored and not been asked for yet */
+	uint64_t name; /* in what was saved */
 };
 
 /* Programs that listen on one address. */
@@ -163,6 +164,8 @@ bool is_permitted(const struct broker *b, bool server, const char *program, cons
 /* False: the program does not read its answers, and is to be given up. */
 bool answer(struct client *c, struct channel_message *m);
 bool refuse(struct broker *b, struct client *c, uint32_t id, int error, enum sd_reason reason);
+/* NULL: no memory, or the user has too many; the descriptor stays the caller's then. */
+struct client *client_new(struct broker *b, int fd, uid_t uid);
 void client_free(struct broker *b, struct client *c);
 int watch_add(struct broker *b, struct watch *w, enum watch_kind kind, int fd, uint32_t events);
 void watch_end(struct broker *b, struct watch *w);
@@ -218,6 +221,17 @@ void calls_forget(struct broker *b, struct client *c);
 
 /* --- broker_listen.c --- */
 
+/* The listener there, new or not; NULL: no memory. To be released if it gets no queue. */
+struct listener *listener_obtain(struct broker *b, uint64_t netns, const struct sd_addr *a);
+void listener_release(struct broker *b, struct listener *l);
+/* The descriptors are the queue's unless it is NULL: no memory, or too many. What a claim would tell of it is
+ * for the caller to fill in. */
+struct queue *queue_new(struct broker *b, struct listener *l, int fd, int half);
+/* For one that has no lease. Nothing is offered to it any more; then it is to be freed. */
+void queue_stop(struct broker *b, struct queue *q);
+void queue_set_backlog(struct broker *b, struct queue *q, uint32_t backlog);
+/* 0, and the descriptor is the lease's; -ENOMEM, -EDQUOT. */
+int lease_new(struct broker *b, struct queue *q, uid_t uid, int fd);
 /* Checks the program's claim and gives it a lease of a queue. 0 and what to send in *answer, whose last
  * descriptor the caller closes when it has, or -errno. The socket may be kept: it is -1 then. */
 int listener_add(struct broker *b, const struct client *c, const struct channel_listen *m, int *socket,
@@ -238,6 +252,14 @@ bool is_bound_to(int socket, const struct sd_addr *name);
 
 /* --- broker_stream.c --- */
 
+/* Blank, to be given ends; NULL: no memory. */
+struct stream *stream_new(struct broker *b);
+/* 0, and the descriptor is the end's. cookie: of the program's half. */
+int end_set(struct broker *b, struct stream *s, unsigned i, int fd, uint64_t cookie);
+/* It has been sent to the queue. */
+void stream_is_offered(struct broker *b, struct stream *s, struct queue *q, uint64_t now);
+/* To be offered again after a delay. */
+void stream_put_off(struct broker *b, struct stream *s, unsigned delay, uint64_t now);
 /* Makes a connection and offers it; the socket is the stream's then. Fills in m's descriptors for the program
  * that connects; the caller closes m->fds[0] when it has sent them. -EHOSTUNREACH: another host's peer. */
 int stream_join(struct broker *b, const struct client *c, const struct channel_connect *m, int socket,

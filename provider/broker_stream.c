@@ -24,10 +24,24 @@ static struct list *bucket(struct broker *b, uint64_t cookie)
 
 /* --- making --- */
 
+int end_set(struct broker *b, struct stream *s, unsigned i, int fd, uint64_t cookie)
+{
+	struct end *e = &s->end[i];
+	int r = cookie ? watch_add(b, &e->watch, WATCH_END, fd, EPOLLRDHUP | EPOLLIN | EPOLLET) : -ENOSYS;
+
+	if (r) {
+		e->watch.fd = -1;
+		return r;
+	}
+	e->cookie = cookie;
+	e->stream = s;
+	list_push_back(bucket(b, cookie), &e->hash);
+	return 0;
+}
+
 /* half: the program's, which is the caller's. */
 static int end_open(struct broker *b, struct stream *s, unsigned i, int *half)
 {
-	struct end *e = &s->end[i];
 	int pair[2], r;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
@@ -35,21 +49,17 @@ static int end_open(struct broker *b, struct stream *s, unsigned i, int *half)
 	channel_name_end(pair[0], b->instance, ++b->n_ends);
 	watch_refuse_fds(pair[0]);
 	watch_refuse_fds(pair[1]); /* the other end's program has our half, as its bell */
-	e->cookie = cookie_of(pair[1]);
-	r = e->cookie ? watch_add(b, &e->watch, WATCH_END, pair[0], EPOLLRDHUP | EPOLLIN | EPOLLET) : -ENOSYS;
+	r = end_set(b, s, i, pair[0], cookie_of(pair[1]));
 	if (r) {
 		close(pair[0]);
 		close(pair[1]);
-		e->watch.fd = -1;
 		return r;
 	}
-	e->stream = s;
-	list_push_back(bucket(b, e->cookie), &e->hash);
 	*half = pair[1];
 	return 0;
 }
 
-static struct stream *stream_new(struct broker *b)
+struct stream *stream_new(struct broker *b)
 {
 	struct stream *s = calloc(1, sizeof *s);
 
@@ -136,13 +146,21 @@ struct end *stream_end_at(struct broker *b, int fd)
 /* --- offering --- */
 
 /* Delays are few, so that each has a list that is in order by itself. */
-static void wait_for(struct broker *b, struct stream *s, unsigned delay, uint64_t now)
+void stream_put_off(struct broker *b, struct stream *s, unsigned delay, uint64_t now)
 {
 	if (delay >= BROKER_DELAYS)
 		delay = BROKER_DELAYS - 1;
 	s->again_at = now + delays[delay];
 	list_remove(&s->due);
 	list_push_back(&b->due[delay], &s->due);
+}
+
+void stream_is_offered(struct broker *b, struct stream *s, struct queue *q, uint64_t now)
+{
+	s->queue = q;
+	list_push_back(&q->offered, &s->offer);
+	q->pending++;
+	stream_put_off(b, s, s->n_offers++, now);
 }
 
 static int offer(struct broker *b, struct stream *s, struct queue *q, uint64_t now)
@@ -155,11 +173,8 @@ static int offer(struct broker *b, struct stream *s, struct queue *q, uint64_t n
 	if (r)
 		return r;
 	leave_queue(s);
-	s->queue = q;
 	s->end[1].uid = container_of(q->leases.next, struct lease, node)->uid;
-	list_push_back(&q->offered, &s->offer);
-	q->pending++;
-	wait_for(b, s, s->n_offers++, now);
+	stream_is_offered(b, s, q, now);
 	return 0;
 }
 
@@ -247,7 +262,7 @@ static void offer_again(struct broker *b, struct stream *s, uint64_t now)
 	if (r == -ECONNREFUSED)
 		stream_free(b, s);
 	else if (r)
-		wait_for(b, s, 0, now);
+		stream_put_off(b, s, 0, now);
 }
 
 void streams_offer_again(struct broker *b, struct queue *gone, uint64_t now)
@@ -279,7 +294,7 @@ static void timeout(struct broker *b, struct stream *s, uint64_t now)
 	if (s->end[0].gone && s->n_offers >= OFFERS_IN_VAIN)
 		stream_free(b, s);
 	else if (s->queue && queue_has_unread(s->queue))
-		wait_for(b, s, 0, now);
+		stream_put_off(b, s, 0, now);
 	else
 		offer_again(b, s, now);
 }

@@ -100,6 +100,70 @@ void couple_join(struct couple_side *a, struct pv_ep *ea, struct couple_side *b,
 	is_due(a->couple);
 }
 
+/* -EAGAIN: they are kept. */
+static int hold(struct couple_side *from, const uint8_t *bytes, size_t len)
+{
+	from->held = malloc(len);
+	if (!from->held)
+		return -ENOMEM;
+	memcpy(from->held, bytes, len);
+	from->next = from->held;
+	from->held_len = len;
+	return -EAGAIN;
+}
+
+/* --- handing over --- */
+
+void couples_each(
+	struct couples *c, void (*f)(void *ctx, struct couple_side *a, struct couple_side *b), void *ctx)
+{
+	list_for_each (it, &c->all) {
+		struct couple *p = container_of(it, struct couple, node);
+
+		f(ctx, &p->side[0], &p->side[1]);
+	}
+}
+
+void couples_look_again(struct couples *c)
+{
+	list_for_each (it, &c->all)
+		is_due(container_of(it, struct couple, node));
+}
+
+struct pv_ep *couple_ep(const struct couple_side *side)
+{
+	return side->ep;
+}
+
+void couple_save(const struct couple_side *either, struct sd_pack *p)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		const struct couple_side *s = &either->couple->side[i];
+
+		sd_pack_value(p, s->ended);
+		sd_pack_u32(p, (uint32_t)s->held_len);
+		sd_pack_bytes(p, s->next, s->held_len);
+	}
+}
+
+int couple_restore(struct couple_side *either, struct sd_unpack *u)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct couple_side *s = &either->couple->side[i];
+		const void *bytes;
+		uint32_t len;
+
+		sd_unpack_value(u, s->ended);
+		len = sd_unpack_u32(u);
+		bytes = sd_unpack_check(u, len <= CHUNK) ? sd_unpack_view(u, len) : NULL;
+		if (!bytes)
+			return -EPROTO;
+		if (len && hold(s, bytes, len) != -EAGAIN)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 /* --- one direction --- */
 
 /* Moves *at on past what was sent. -EAGAIN: to takes no more at the moment; 0: all of it is there; another
@@ -134,15 +198,7 @@ static int give(struct couple_side *from, struct couple_side *to, const uint8_t 
 {
 	int r = push(to, &bytes, &len);
 
-	if (r != -EAGAIN)
-		return r;
-	from->held = malloc(len);
-	if (!from->held)
-		return -ENOMEM;
-	memcpy(from->held, bytes, len);
-	from->next = from->held;
-	from->held_len = len;
-	return -EAGAIN;
+	return r == -EAGAIN ? hold(from, bytes, len) : r;
 }
 
 /* 1: there is more, but others wait; 0 or -EAGAIN: that is all; else the connection is over. */

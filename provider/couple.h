@@ -10,6 +10,7 @@
 #define SD_PROVIDER_COUPLE_H
 
 #include "base/list.h"
+#include "base/pack.h"
 #include "provider/provider.h"
 
 /* All couples of one domain. */
@@ -30,6 +31,16 @@ int couple_new(struct couples *c, struct couple_side *out[2]);
 void couple_join(struct couple_side *a, struct pv_ep *ea, struct couple_side *b, struct pv_ep *eb);
 /* Nothing came of it: the endpoints are the caller's. */
 void couple_free(struct couple_side *either);
+/* Calls f with the sides of each, in the order of couple_new(). */
+void couples_each(
+	struct couples *c, void (*f)(void *ctx, struct couple_side *a, struct couple_side *b), void *ctx);
+struct pv_ep *couple_ep(const struct couple_side *side);
+/* Whatever has happened to their endpoints, each is looked at with the next progress. */
+void couples_look_again(struct couples *c);
+/* What is between the endpoints of a couple, for another process, which gives it to a fresh one before it
+ * joins it. restore: 0, -EPROTO, -ENOMEM. */
+void couple_save(const struct couple_side *either, struct sd_pack *p);
+int couple_restore(struct couple_side *either, struct sd_unpack *u);
 /* Moves what there is to move; returns how many couples had something. */
 unsigned couples_progress(struct couples *c);
 

@@ -426,6 +426,8 @@ enum sd_reason ether_start_from(struct ether *x, struct sd_unpack *saved)
 		stop(x);
 		return x->failed;
 	}
+	if (saved) /* not a packet before it is certain that nobody else goes on */
+		return SD_REASON_SAN;
 	engine_announce(&x->engine);
 	engine_flush(&x->engine, sd_clock_ns());
 	return SD_REASON_SAN;
@@ -709,6 +711,7 @@ int pv_ether_open(const struct pv_ether_config *cfg, pv_ready_fn *ready, struct 
 	x->cfg.congestion = copy(cfg->congestion);
 	x->wait_set = -1;
 	list_init(&x->listeners);
+	list_init(&x->unasked);
 	for (unsigned i = 0; i < cfg->n_ports; i++) {
 		x->ports[i] = cfg->ports[i];
 		x->ports[i].netdev = copy(cfg->ports[i].netdev);

@@ -40,7 +40,7 @@ static void flush(struct ether_ep *e)
 {
 	struct engine *g = &ether_of(e)->engine;
 
-	if (tp_output_pending(g->tp))
+	if (tp_output_pending(g->tp) && ether_of(e)->started)
 		engine_flush(g, sd_clock_ns());
 }
 

@@ -28,6 +28,7 @@ struct ether {
 	struct list listeners;	     /* ether_ep.node */
 	struct ether_restored *restored; /* connections whose endpoints have not been restored yet */
 	unsigned n_restored;
+	struct list unasked; /* restored, ether_ep.wait.node: their question is still to be asked */
 };
 
 /* A connection of another process's, by the name it has in what that saved. */

@@ -16,13 +16,20 @@ static struct ether *of(struct pv *p)
 
 /* --- saving --- */
 
-/* Connections name their port by its number. */
-static void save_ports(struct sd_pack *p, const struct ether *x)
+/* Connections name their port by its number, and peers know it by its address. Whoever opens it next, gives
+ * it the same address and MTU: connections' headers have the one, their packets are made for the other.
+ */
+static void save_ports(struct sd_pack *p, struct ether *x)
 {
 	sd_pack_u32(p, x->engine.n_ports);
 	for (unsigned i = 0; i < x->engine.n_ports; i++) {
+		struct port_config *c = &x->ports[i].port;
+
+		memcpy(c->mac, x->engine.ports[i].info.mac, sizeof c->mac);
+		c->mtu = x->engine.ports[i].info.mtu;
 		sd_pack_bytes(p, x->ports[i].netdev, strlen(x->ports[i].netdev) + 1);
-		sd_pack_value(p, x->engine.ports[i].info.mac);
+		sd_pack_value(p, c->mac);
+		sd_pack_value(p, c->mtu);
 	}
 }
 
@@ -35,7 +42,7 @@ int pv_ether_suspend(struct pv *p, struct sd_pack *pack)
 	engine_flush(&x->engine, sd_clock_ns());
 	save_ports(pack, x);
 	ether_close_ports(x);
-	tp_save(x->engine.tp, pack);
+	tp_save(x->engine.tp, sd_clock_ns(), pack);
 	return 0;
 }
 
@@ -60,8 +67,16 @@ enum sd_reason pv_ether_resume(struct pv *p)
 	struct ether *x = of(p);
 	enum sd_reason r = ether_open_ports(x);
 
-	if (r == SD_REASON_SAN)
-		engine_announce(&x->engine);
+	if (r != SD_REASON_SAN)
+		return r;
+	/* Those that have come meanwhile. */
+	list_for_each (it, &x->listeners) {
+		struct ether_ep *e = container_of(it, struct ether_ep, node);
+
+		if (!e->listener)
+			ether_ep_listen_now(e);
+	}
+	engine_announce(&x->engine);
 	return r;
 }
 
@@ -81,7 +96,6 @@ enum sd_reason pv_ether_prepare(struct pv *p)
 	return SD_REASON_SAN;
 }
 
-/* The new port has the address that the old one had: peers know it by that. */
 static bool restore_ports(struct ether *x, struct sd_unpack *u)
 {
 	if (sd_unpack_u32(u) != x->cfg.n_ports)
@@ -91,6 +105,7 @@ static bool restore_ports(struct ether *x, struct sd_unpack *u)
 		const char *netdev = sd_unpack_view(u, len);
 
 		sd_unpack_value(u, x->ports[i].port.mac);
+		sd_unpack_value(u, x->ports[i].port.mtu);
 		if (u->failed || memcmp(netdev, x->ports[i].netdev, len))
 			return false;
 	}
@@ -204,7 +219,7 @@ int pv_ether_restore_ep(struct pv *p, struct sd_unpack *u, void *user, struct pv
 	if (e->conn)
 		tp_set_user(e->conn, e);
 	else if (e->state == ETHER_RESOLVING)
-		ask_again(x, e);
+		list_push_back(&x->unasked, &e->wait.node);
 	*out = &e->ep;
 	return 0;
 }
@@ -212,6 +227,7 @@ int pv_ether_restore_ep(struct pv *p, struct sd_unpack *u, void *user, struct pv
 void pv_ether_restored(struct pv *p)
 {
 	struct ether *x = of(p);
+	struct list *it;
 
 	for (unsigned i = 0; i < x->n_restored; i++) {
 		if (x->restored[i].conn)
@@ -220,5 +236,17 @@ void pv_ether_restored(struct pv *p)
 	free(x->restored);
 	x->restored = NULL;
 	x->n_restored = 0;
+	while ((it = list_pop_front(&x->unasked)))
+		ask_again(
+			x, container_of(container_of(it, struct resolver_wait, node), struct ether_ep, wait));
+	engine_announce(&x->engine);
 	engine_flush(&x->engine, sd_clock_ns());
+}
+
+uint64_t pv_ether_save_format(void)
+{
+	const uint64_t sizes = sizeof(struct pv_options) | sizeof(struct sd_addr) << 16 |
+			       (uint64_t)ETHER_FAILED << 32 | (uint64_t)SD_REASON_COUNT << 40;
+
+	return tp_save_format() ^ sizes * 0x9e3779b97f4a7c15ull;
 }

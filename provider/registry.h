@@ -41,8 +41,8 @@ void pv_ether_describe(const struct pv *p, char *out, size_t len);
  * Another process goes on with its ports and connections. The one that has them suspends, which closes the
  * ports, writes all connections, and then each endpoint that it has (connected or connecting; listeners are
  * made anew). It goes on itself if nobody else does. The one that takes over prepares while the first still
- * serves, makes its listeners, restores the connections, then the endpoints, and says that these were all:
- * what is left is reset.
+ * serves, makes its listeners, restores the connections, then the endpoints. When it is certain that the
+ * first does not go on it says so: what no endpoint was restored for is reset, and packets are sent again.
  */
 int pv_ether_suspend(struct pv *p, struct sd_pack *pack); /* -EAGAIN: it has not started */
 void pv_ether_save_ep(const struct pv_ep *ep, struct sd_pack *pack);
@@ -53,6 +53,7 @@ enum sd_reason pv_ether_restore(struct pv *p, struct sd_unpack *u);
 int pv_ether_restore_ep(
 	struct pv *p, struct sd_unpack *u, void *user, struct pv_ep **out); /* -EPROTO, -ENOMEM */
 void pv_ether_restored(struct pv *p);
+uint64_t pv_ether_save_format(void); /* tells versions apart whose records differ */
 
 /* Two sockets of one process. Serves the addresses that san serves. */
 int pv_loop_open(struct pv *san, pv_ready_fn *ready, struct pv **out);
@@ -67,6 +68,11 @@ struct pv_shm_end {
 	int memory, fd, bell; /* as in channel.h; the callee's, also when it fails */
 };
 int pv_shm_attach(struct pv *p, const struct pv_shm_end *end, void *user, struct pv_ep **out);
+/* The descriptor that stands for a connected endpoint of this provider; it stays the endpoint's. */
+int pv_shm_fd(const struct pv_ep *ep);
+/* Another process has had these endpoints, too, for a while: what they were to be rung for may be forgotten.
+ */
+void pv_shm_look_again(struct pv *p);
 /* Is fd the descriptor of such a connection, as take_fd() gives it? Others can make one that looks so. */
 bool pv_shm_is_end(int fd);
 

@@ -619,3 +619,20 @@ int pv_shm_attach(struct pv *p, const struct pv_shm_end *end, void *user, struct
 	*out = &e->ep;
 	return 0;
 }
+
+int pv_shm_fd(const struct pv_ep *ep)
+{
+	return container_of(ep, struct shm_ep, ep)->fd;
+}
+
+void pv_shm_look_again(struct pv *p)
+{
+	struct shm *x = of(p);
+
+	list_for_each (it, &x->endpoints) {
+		struct shm_ep *e = container_of(it, struct shm_ep, node);
+
+		if (e->state == SHM_OPEN)
+			shm_heat(e);
+	}
+}

@@ -1189,6 +1189,149 @@ static void waste__circles(void **state)
 	nothing_left();
 }
 
+/* --- another process goes on --- */
+
+/* The descriptors as they come to it: the same files. */
+static struct sd_unpack received(const struct sd_pack *p, size_t len, int *fds)
+{
+	for (unsigned i = 0; i < p->n_fds; i++) {
+		fds[i] = fcntl(p->fds[i], F_DUPFD_CLOEXEC, 0);
+		assert_true(fds[i] >= 0);
+	}
+	return (struct sd_unpack){p->data, p->data + len, fds, (unsigned)p->n_fds};
+}
+
+static int restore(
+	const struct sd_pack *p, size_t len, int listening, uint32_t max_connections, struct broker **out)
+{
+	const struct broker_config cfg = {.size = sizeof cfg, .max_connections = max_connections};
+	int *fds = malloc((p->n_fds + 1) * sizeof *fds), r;
+	struct sd_unpack u = received(p, len, fds);
+
+	assert_int_equal(broker_open(&cfg, fcntl(listening, F_DUPFD_CLOEXEC, 0), out), 0);
+	r = broker_restore(*out, &u, now);
+	for (unsigned i = 0; i < u.n_fds; i++)
+		close(u.fds[i]);
+	if (!r)
+		assert_ptr_equal(u.at, u.end);
+	free(fds);
+	return r;
+}
+
+static void hand_over(uint32_t max_connections)
+{
+	struct sd_pack p = {0};
+	struct broker *old = b;
+
+	broker_save(b, &p);
+	assert_false(p.failed);
+	assert_int_equal(restore(&p, p.len, broker_door(old), max_connections, &b), 0);
+	broker_close(old);
+	sd_pack_free(&p);
+}
+
+static void hand_over__all_there_is(void **state)
+{
+	int p = program(), z = program(), socket = listening(lo), late;
+	struct queue q = listen_at(z, socket, lo, 5);
+	struct half c = connect_to(p, lo, at(lo, port_of(socket))), s = accept_from(&q),
+		    waits = connect_to(p, lo, at(lo, port_of(socket))), d, t;
+	struct broker_stats before = stats(), after;
+	struct channel_message m;
+
+	hand_over(0);
+	after = stats();
+	assert_memory_equal(&before, &after, sizeof before);
+	turn();
+	assert_false(
+		is_hung_up(p) || is_hung_up(z) || is_hung_up(c.end) || is_hung_up(s.end) || is_hung_up(q.fd));
+	/* An end of before is still one, who waits is still there, and the listener is known. */
+	m = ask(p, (struct channel_message){.type = CHANNEL_ADOPT, .n_fds = 1, .fds = {s.end}});
+	assert_int_equal(m.type, CHANNEL_ADOPTED);
+	channel_close_fds(&m);
+	t = accept_from(&q);
+	assert_true(sd_addr_equal(&t.peer, &waits.local));
+	drop(&t);
+	drop(&waits);
+	d = connect_to(p, lo, at(lo, port_of(socket)));
+	t = accept_from(&q);
+	drop(&d);
+	drop(&t);
+	/* Ends are noticed. */
+	drop(&c);
+	turn();
+	assert_true(is_hung_up(s.bell));
+	late = program();
+	close(late);
+	drop(&s);
+	leave(&q);
+	close(socket);
+	close(p);
+	close(z);
+	nothing_left();
+}
+
+static void hand_over__who_has_more_than_is_allowed_keeps_it(void **state)
+{
+	int p = program(), z = program(), socket = listening(lo);
+	struct queue q = listen_at(z, socket, lo, 5);
+	struct half c[3];
+
+	for (unsigned i = 0; i < 3; i++)
+		c[i] = connect_to(p, lo, at(lo, port_of(socket)));
+	hand_over(4);
+	assert_int_equal(stats().streams, 3);
+	refused(try_connect(p, lo, at(lo, port_of(socket))), ECONNREFUSED, SD_REASON_LIMIT_USER);
+	for (unsigned i = 0; i < 3; i++)
+		drop(&c[i]);
+	leave(&q);
+	close(socket);
+	close(p);
+	close(z);
+	pass(2 * SD_S);
+	nothing_left();
+}
+
+static void hand_over__of_what_makes_no_sense(void **state)
+{
+	int p = program(), z = program(), socket = listening(lo);
+	struct queue q = listen_at(z, socket, lo, 5);
+	struct half c = connect_to(p, lo, at(lo, port_of(socket))), s = accept_from(&q),
+		    waits = connect_to(p, lo, at(lo, port_of(socket)));
+	struct sd_pack whole = {0};
+	unsigned open = fds_open();
+	struct broker *other;
+	struct sd_rng rng;
+
+	broker_save(b, &whole);
+	for (size_t len = 0; len < whole.len; len++) {
+		assert_true(restore(&whole, len, broker_door(b), 0, &other) < 0);
+		broker_close(other);
+		assert_int_equal(fds_open(), open);
+	}
+	for (unsigned i = 0; i < 500; i++) {
+		uint64_t at;
+
+		sd_rng_seed(&rng, i);
+		at = sd_rng_below(&rng, whole.len);
+		whole.data[at] ^= 1u << i % 8;
+		restore(&whole, whole.len, broker_door(b), 0, &other);
+		broker_close(other);
+		whole.data[at] ^= 1u << i % 8;
+	}
+	sd_pack_free(&whole);
+	/* The one that has it goes on. */
+	drop(&c);
+	drop(&s);
+	drop(&waits);
+	leave(&q);
+	close(socket);
+	close(p);
+	close(z);
+	pass(2 * SD_S);
+	nothing_left();
+}
+
 /* --- anything --- */
 
 enum { N_PROGRAMS = 8, N_HELD = 96, N_LISTENERS = 5 };
@@ -1333,7 +1476,7 @@ static void end_world(struct world *w)
 		close(w->listeners[i]);
 }
 
-static void anything__leaves_nothing(void **state)
+static void anything(bool handed_over)
 {
 	const char *given = getenv("SEED");
 	uint64_t seed = given ? strtoull(given, NULL, 0) : sd_clock_ns();
@@ -1353,14 +1496,27 @@ static void anything__leaves_nothing(void **state)
 		w.listeners[i] = listening(w.names[i]);
 		w.names[i].port = port_of(w.listeners[i]);
 	}
-	for (unsigned i = 0; i < 8000; i++)
+	for (unsigned i = 0; i < 8000; i++) {
 		any_step(&w);
+		if (handed_over && !below(&w, 100))
+			hand_over(0);
+	}
 	assert_true(stats().joined > 50);
 	end_world(&w);
 	turn();
 	/* One that found all queues full looks again after a while, and sees that there are none. */
 	pass(2 * SD_S);
 	nothing_left();
+}
+
+static void anything__leaves_nothing(void **state)
+{
+	anything(false);
+}
+
+static void anything__handed_over_in_the_middle(void **state)
+{
+	anything(true);
 }
 
 /* It may be closed at any time, whatever there is. */
@@ -1416,6 +1572,10 @@ int main(void)
 		CASE(waste__files_by_the_dozen),
 		CASE(waste__circles),
 		CASE(waste__file_that_is_slow_to_close),
+		CASE(hand_over__all_there_is),
+		CASE(hand_over__who_has_more_than_is_allowed_keeps_it),
+		CASE(hand_over__of_what_makes_no_sense),
+		CASE(anything__handed_over_in_the_middle),
 		CASE(anything__leaves_nothing),
 		CASE(anything__closed_in_the_middle),
 	};

@@ -500,11 +500,17 @@ static void join(struct pv_ep *l, uint16_t port, struct pv_ep *out[2])
 	assert_int_equal(l->ops->accept(l, &peer, &out[1]), 0);
 }
 
-/* Another process has host 1's port from now on. e: an endpoint there. The sender is none the wiser. */
+static void drop(struct pv_ep *e)
+{
+	e->ops->close(e, PV_CLOSE_ABORT);
+}
+
+/* Another process has host 1's port from now on. What that had is dropped with it: nobody hears of it. The
+ * sender is none the wiser. */
 static void hand_over__connections_go_on(void **state)
 {
 	struct pv_ether_port port = udp_port(1);
-	struct pv_ep *l, *e[2], *late[2];
+	struct pv_ep *l, *old[2], *e[2], *late[2];
 	struct sd_pack saved = {0};
 	struct sd_unpack u;
 	int user;
@@ -518,6 +524,8 @@ static void hand_over__connections_go_on(void **state)
 	assert_false(saved.failed);
 	send_word(e[0], "meanwhile");
 	pv_progress(domain);
+	old[0] = l;
+	old[1] = e[1];
 
 	pv[1] = provider(1, &port);
 	assert_int_equal(pv_ether_prepare(pv[1]), SD_REASON_SAN);
@@ -533,6 +541,12 @@ static void hand_over__connections_go_on(void **state)
 	say(e[1], e[0], "after");
 	join(l, 80, late);
 	say(late[0], late[1], "new");
+	for (unsigned i = 0; i < 2; i++) {
+		drop(old[i]);
+		drop(e[i]);
+		drop(late[i]);
+	}
+	drop(l);
 }
 
 static void hand_over__nobody_took_over(void **state)
@@ -552,6 +566,9 @@ static void hand_over__nobody_took_over(void **state)
 	assert_int_equal(pv_ether_resume(pv[1]), SD_REASON_SAN);
 	receive_word(e[1], "meanwhile");
 	say(e[1], e[0], "after");
+	drop(e[0]);
+	drop(e[1]);
+	drop(l);
 }
 
 static bool is_over(struct pv_ep *e)
@@ -577,6 +594,9 @@ static void hand_over__what_nobody_claims_is_reset(void **state)
 	sd_pack_free(&saved);
 	drive_until(is_over, e[0]);
 	assert_int_equal(e[0]->ops->recv(e[0], &(struct iovec){(char[1]){0}, 1}, 1, 0), -ECONNRESET);
+	drop(e[0]);
+	drop(e[1]);
+	drop(l);
 }
 
 static void hand_over__not_with_other_ports(void **state)
