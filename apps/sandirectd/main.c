@@ -14,13 +14,16 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "door.h"
 #include "notify.h"
 #include "service.h"
+#include "takeover.h"
 
 #define DEFAULT_SOCKET "/run/sandirect/sandirectd.sock"
 /* Descriptors are what a connection costs the daemon: five each. */
@@ -29,7 +32,7 @@
 struct options {
 	const char *config, *socket, *user;
 	unsigned max_connections;
-	bool verbose;
+	bool takes_over, verbose;
 };
 
 static struct options options;
@@ -43,6 +46,7 @@ static const struct argp_option arguments[] = {
 	{"user", 'u', "NAME", 0,
 		"whose rights to go on with once the socket is open (nobody, if started as root)", 0},
 	{"max-connections", 'm', "N", 0, "of one user; each end counts (16384)", 0},
+	{"takeover", 't', NULL, 0, "go on with what the running daemon has, which ends: connections stay", 0},
 	{"verbose", 'v', NULL, 0, "tell more", 0},
 	{0},
 };
@@ -69,6 +73,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (*end || !o->max_connections || *arg == '-')
 			argp_error(state, "--max-connections %s: a positive number is wanted", arg);
 		return 0;
+	case 't':
+		o->takes_over = true;
+		return 0;
 	case 'v':
 		o->verbose = true;
 		return 0;
@@ -94,24 +101,41 @@ static void want_files(void)
 	setrlimit(RLIMIT_NOFILE, &l);
 }
 
-static int drop_rights(const char *name)
+/* Whose rights to go on with. */
+static struct {
+	const char *name; /* NULL: there are none to give up */
+	uid_t uid;
+	gid_t gid;
+} user;
+
+/* 0, or -errno after a message. */
+static int find_user(void)
 {
 	const struct passwd *p;
 
+	if (getuid() && !options.user)
+		return 0;
 	if (getuid()) {
-		if (!name)
-			return 0;
-		sd_error("only root can go on as %s; leave --user out", name);
+		sd_error("only root can go on as %s; leave --user out", options.user);
 		return -EPERM;
 	}
-	name = name ? name : "nobody";
-	p = getpwnam(name);
+	user.name = options.user ? options.user : "nobody";
+	p = getpwnam(user.name);
 	if (!p) {
-		sd_error("there is no user %s; give --user the name of one", name);
+		sd_error("there is no user %s; give --user the name of one", user.name);
 		return -ENOENT;
 	}
-	if (setgroups(0, NULL) || setgid(p->pw_gid) || setuid(p->pw_uid)) {
-		sd_error("cannot go on as %s: %s", name, strerror(errno));
+	user.uid = p->pw_uid;
+	user.gid = p->pw_gid;
+	return 0;
+}
+
+static int drop_rights(void)
+{
+	if (!user.name)
+		return 0;
+	if (setgroups(0, NULL) || setgid(user.gid) || setuid(user.uid)) {
+		sd_error("cannot go on as %s: %s", user.name, strerror(errno));
 		return -errno;
 	}
 	/* It has everybody's memory, and others may be this user, too. */
@@ -192,6 +216,41 @@ static int load(void)
 	return 0;
 }
 
+static int begin(struct service *s)
+{
+	int door = door_open(options.socket), successors;
+
+	if (door < 0)
+		return door;
+	successors = takeover_listen(options.socket);
+	return drop_rights() ? -EPERM : service_listen(s, door, successors);
+}
+
+/* The other daemon stands still from the answer to the confirmation. */
+static int take_over(struct service *s)
+{
+	struct takeover t;
+	int r = takeover_ask(options.socket, service_format(), &t);
+
+	if (r)
+		return r;
+	r = service_take_over(s, &t.unpack);
+	if (!r)
+		r = drop_rights();
+	if (!r) {
+		r = takeover_confirm(&t);
+		if (r)
+			sd_error("the running daemon did not wait, and goes on itself");
+	}
+	if (!r) {
+		service_taken_over(s);
+		sd_info("taken over; nobody was served for %.1f ms",
+			(double)(sd_clock_ns() - t.since) / SD_MS);
+	}
+	takeover_end(&t);
+	return r;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct argp argp = {arguments, parse, NULL,
@@ -201,31 +260,33 @@ int main(int argc, char **argv)
 		"It stays in the foreground and logs to standard error. SIGUSR1 makes it log what it has; "
 		"SIGTERM "
 		"ends it, and connections inside the host go on."};
-	struct service_config sc = {.cfg = &cfg};
+	struct service_config sc = {.cfg = &cfg, .owner = getuid()};
 	struct service *s;
-	int door, signals, r;
+	int signals;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &options);
 	sd_log_open(options.verbose ? SD_LOG_DEBUG : SD_LOG_INFO, NULL, NULL);
-	if (load())
+	if (load() || find_user())
 		return 1;
 	want_files();
 	signals = open_signals();
 	sc.max_connections = options.max_connections;
 	/* Who reaches the door finds somebody behind it. */
-	if (service_open(&sc, &s))
+	if (service_open(&sc, options.takes_over, &s))
 		return 1;
 	door_open_records(cfg.runtime_dir);
-	door = door_open(options.socket);
-	if (door < 0 || drop_rights(options.user))
-		return 1;
+	if (options.takes_over ? take_over(s) : begin(s))
+		_exit(1); /* another daemon may have what this one has */
 	sd_info("ready at %s", options.socket);
 	notify("READY=1");
-	r = service_run(s, door, signals, on_signals);
+	if (service_run(s, signals, on_signals)) {
+		/* Now, also if a thread is still closing something. */
+		syscall(SYS_close_range, 3u, ~0u, 0u);
+		_exit(0);
+	}
 	notify("STOPPING=1");
-	if (!r)
-		service_tell(s);
+	service_tell(s);
 	service_close(s);
 	/* The socket's name may be another daemon's by now: that one took it over. */
-	return r ? 1 : 0;
+	return 0;
 }

@@ -58,6 +58,10 @@ def allowed(path, user=USER):
 PYTHON = next((p for p in (harness.PYTHON, "/usr/bin/python3") if os.path.exists(p) and allowed(p)), harness.PYTHON)
 
 
+def silence(log):
+    return float(re.search(r"nobody was served for ([0-9.]+) ms", log)[1])
+
+
 class Daemon:
     """lines: more of its programs' configuration. They run as USER unless told otherwise, and end with the scenario."""
 
@@ -89,13 +93,16 @@ class Daemon:
         self.begin()
         return self
 
+    def start(self, *more, prefix=()):
+        self.log = tempfile.mktemp(prefix="daemon-", suffix=".log", dir=self.dir)
+        with open(self.log, "wb") as log:
+            return subprocess.Popen([*prefix, SANDIRECTD, "-v", "-c", self.config, *more], stdin=subprocess.DEVNULL,
+                                    stdout=log, stderr=log, start_new_session=True)
+
     def begin(self):
         """The daemon, also again."""
         self.before = 0
-        self.log = tempfile.mktemp(prefix="daemon-", suffix=".log", dir=self.dir)
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen([SANDIRECTD, "-v", "-c", self.config], stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, start_new_session=True)
+        self.process = self.start()
         self.pid = self.process.pid
         until(lambda: "ready at" in Path(self.log).read_text(), 10, "the daemon is ready")
         self.counts()
@@ -108,6 +115,15 @@ class Daemon:
         before = answers()
         self.process.send_signal(signal.SIGHUP)
         until(lambda: answers() > before, 5, "the daemon has read its rules again")
+
+    def take_over(self):
+        """Another daemon goes on. How long nobody was served, in ms."""
+        before, self.process = self.process, self.start("--takeover")
+        self.pid = self.process.pid
+        until(lambda: "ready at" in Path(self.log).read_text() or self.process.poll() is not None, 10, "the new daemon is ready")
+        check(self.process.poll() is None, lambda: f"the new daemon has ended: {Path(self.log).read_text()}")
+        equal(before.wait(10), 0, "how the old daemon ended")
+        return silence(Path(self.log).read_text())
 
     def kill(self):
         self.process.kill()
