@@ -90,8 +90,11 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+	bool clean = stop(&before);
+
+	clean = stop(&after) && clean;
 	sd_pack_free(&saved);
-	return !stop(&before) | !stop(&after);
+	return !clean;
 }
 
 static void every_field_is_saved_or_left_out(void **state)
