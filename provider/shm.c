@@ -198,14 +198,35 @@ static int ask_to_listen(struct shm_ep *e)
 	return shm_ask(e, &m);
 }
 
+static void set_untold(struct shm_ep *e, bool untold)
+{
+	struct shm *x = shm_of(e);
+
+	x->n_untold += untold - e->untold;
+	e->untold = untold;
+}
+
+/* As many as find room in the channel; the others when it has answered. */
+static void tell_listeners(struct shm *x)
+{
+	list_for_each (it, &x->endpoints) {
+		struct shm_ep *e = container_of(it, struct shm_ep, node);
+		int r = e->untold && list_empty(&e->request) ? ask_to_listen(e) : 0;
+
+		if (r == -EAGAIN && !list_empty(&x->requests))
+			return;
+		set_untold(e, false);
+	}
+}
+
 void shm_listen_again(struct shm *x)
 {
 	list_for_each (it, &x->endpoints) {
 		struct shm_ep *e = container_of(it, struct shm_ep, node);
 
-		if (e->state == SHM_LISTENING && list_empty(&e->request) && ask_to_listen(e))
-			return;
+		set_untold(e, e->state == SHM_LISTENING);
 	}
+	tell_listeners(x);
 }
 
 static int shm_listen(struct pv *p, int socket, const struct sd_addr *local, unsigned backlog, void *user,
@@ -458,6 +479,8 @@ static unsigned shm_progress(struct pv *p, uint64_t now)
 
 		sd_pace_looked(&x->pace, now, events || !list_empty(&x->requests), LOOK_MIN_NS, LOOK_MAX_NS);
 		work += events;
+		if (__builtin_expect(x->n_untold && x->channel >= 0, 0))
+			tell_listeners(x);
 	}
 	if (__builtin_expect(now >= x->trim_at, 0))
 		trim(x);

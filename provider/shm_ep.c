@@ -628,8 +628,10 @@ static void ep_close(struct pv_ep *ep, enum pv_close_mode mode)
 {
 	struct shm_ep *e = of(ep);
 
-	if (e->state == SHM_LISTENING)
+	if (e->state == SHM_LISTENING) {
 		shm_of(e)->n_listeners--;
+		shm_of(e)->n_untold -= e->untold;
+	}
 	if (e->state == SHM_OPEN) {
 		/* Unread input turns an end into a reset (RFC 2525 section 2.17). */
 		bool reset = mode == PV_CLOSE_ABORT || (has_data(e) && !e->rd_shut);

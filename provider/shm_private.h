@@ -25,10 +25,10 @@ struct shm {
 	int events;  /* epoll over the channel, the endpoints' descriptors, bells and queues; -1 */
 	uint32_t next_id;
 	uint64_t retry_at, retry_after; /* the daemon is called */
-	unsigned n_listeners;
-	struct sd_pace pace;  /* when the events are looked at next */
-	struct list requests; /* shm_ep.request */
-	struct list hot;      /* shm_ep.hot: looked at by their cursors */
+	unsigned n_listeners, n_untold; /* of those, that are still to be told the daemon */
+	struct sd_pace pace;		/* when the events are looked at next */
+	struct list requests;		/* shm_ep.request */
+	struct list hot;		/* shm_ep.hot: looked at by their cursors */
 	unsigned n_hot;
 	bool confined;	       /* no system calls but read, write and poll */
 	bool armed;	       /* a thread sleeps, and is to be rung for the hot ones, too */
@@ -74,6 +74,7 @@ struct shm_ep {
 	enum sd_reason reason;
 	/* listeners */
 	bool queue_ready; /* something may be there */
+	bool untold;	  /* the daemon, which is a new one, is to hear of it */
 	unsigned backlog;
 	int socket; /* the kernel's listener, -1 */
 	int lease;

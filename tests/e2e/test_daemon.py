@@ -404,6 +404,33 @@ def helper_that_was_forked_holds_it():
         d.check_made(1, 1)
 
 
+MANY_LISTENERS = """
+import socket
+held = []
+for port in range(%d, %d):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", port))
+    s.listen()
+    held.append(s)
+print("listening", flush=True)
+held[0].accept()
+"""
+
+
+@scenario
+def all_listeners_hear_of_a_new_daemon():
+    """More of them than find room in the channel at once."""
+    count = 500
+    with Daemon() as d:
+        p = d.run(PYTHON, "-c", MANY_LISTENERS % (PORT + 100, PORT + 100 + count), name="many")
+        p.until_line("listening")
+        d.until_listeners(count)
+        d.kill()
+        d.begin()
+        until(lambda: KERNEL_ONLY or d.counts()["listeners"] == count, 35, lambda: f"{count} listeners: {d.counts()}")
+
+
 @scenario
 def daemon_killed_and_started_again():
     """What it made goes on; new ones take TCP until another daemon is there, and the server stays the same."""
