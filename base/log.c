@@ -23,8 +23,12 @@
 static _Atomic int log_level = SD_LOG_WARN;
 static _Atomic(sd_log_sink *) log_sink;
 static void *_Atomic log_ctx;
-static _Atomic uint64_t window_start;
-static _Atomic unsigned window_lines, dropped;
+
+/* Of each level its own: what somebody else's library has to say on debug must not cost a word of ours. */
+static struct {
+	_Atomic uint64_t start;
+	_Atomic unsigned lines, dropped;
+} windows[SD_LOG_DEBUG + 1];
 
 void sd_log_open(enum sd_log_level level, sd_log_sink *sink, void *ctx)
 {
@@ -59,17 +63,17 @@ static void emit(enum sd_log_level level, const char *line)
 		write_stderr(line);
 }
 
-/* Takes one line from this second's budget. */
-static bool take_line(void)
+/* Takes one line from the level's budget for this second. */
+static bool take_line(enum sd_log_level level)
 {
-	uint64_t now = sd_clock_ns(), start = atomic_load(&window_start);
+	uint64_t now = sd_clock_ns(), start = atomic_load(&windows[level].start);
 	unsigned n;
 
 	/* Signed: another thread may have begun the second after this one read the clock. */
 	if ((int64_t)(now - start) >= (int64_t)SD_S &&
-		atomic_compare_exchange_strong(&window_start, &start, now)) {
-		atomic_store(&window_lines, 0);
-		n = atomic_exchange(&dropped, 0);
+		atomic_compare_exchange_strong(&windows[level].start, &start, now)) {
+		atomic_store(&windows[level].lines, 0);
+		n = atomic_exchange(&windows[level].dropped, 0);
 		if (n) {
 			char line[64];
 
@@ -77,9 +81,9 @@ static bool take_line(void)
 			emit(SD_LOG_WARN, line);
 		}
 	}
-	if (atomic_fetch_add(&window_lines, 1) < LINES_PER_SECOND)
+	if (atomic_fetch_add(&windows[level].lines, 1) < LINES_PER_SECOND)
 		return true;
-	atomic_fetch_add(&dropped, 1);
+	atomic_fetch_add(&windows[level].dropped, 1);
 	return false;
 }
 
@@ -89,7 +93,7 @@ void sd_log(enum sd_log_level level, const char *fmt, ...)
 	char line[LINE_MAX_BYTES];
 	va_list ap;
 
-	if (sd_log_enabled(level) && take_line()) {
+	if (sd_log_enabled(level) && take_line(level)) {
 		va_start(ap, fmt);
 		vsnprintf(line, sizeof line, fmt, ap);
 		va_end(ap);

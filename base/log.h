@@ -13,7 +13,8 @@ typedef void sd_log_sink(void *ctx, enum sd_log_level level, const char *line);
 /* Messages above level are dropped. sink NULL: write(2) to standard error with the prefix "sandirect: ". */
 void sd_log_open(enum sd_log_level level, sd_log_sink *sink, void *ctx);
 bool sd_log_enabled(enum sd_log_level level);
-/* Leaves errno as it was. At most 50 lines a second are written; the number of dropped ones follows. */
+/* Leaves errno as it was. Of each level at most 50 lines a second are written; the number of dropped ones
+ * follows. */
 void sd_log(enum sd_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #define sd_error(...) sd_log(SD_LOG_ERROR, __VA_ARGS__)

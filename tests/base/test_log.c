@@ -45,9 +45,10 @@ static void sink(void *ctx, enum sd_log_level level, const char *line)
 /* A new budget, nothing dropped and nothing received. */
 static int setup(void **state)
 {
-	sd_log_open(SD_LOG_ERROR, sink, &got);
+	sd_log_open(SD_LOG_DEBUG, sink, &got);
 	now += 2 * SD_S;
-	sd_error("a note of what the last test dropped comes before this");
+	for (int l = SD_LOG_ERROR; l <= SD_LOG_DEBUG; l++)
+		sd_log(l, "a note of what the last test dropped comes before this");
 	now += 2 * SD_S;
 	sd_log_open(SD_LOG_INFO, sink, &got);
 	memset(&got, 0, sizeof got);
@@ -129,9 +130,9 @@ static void log__budget(void **state)
 		sd_info("line %u", i);
 	assert_int_equal(got.lines, BUDGET);
 	for (unsigned i = 0; i < 10; i++)
-		sd_error("too many");
+		sd_info("too many");
 	now += SD_S - 1;
-	sd_error("too early");
+	sd_info("too early");
 	assert_int_equal(got.lines, BUDGET);
 	assert_string_equal(got.line, "line 49");
 	now++;
@@ -155,6 +156,19 @@ static void log__budget_anew(void **state)
 	got.lines = 0;
 	sd_info("nothing was dropped");
 	assert_int_equal(got.lines, 1);
+}
+
+/* A library that has much to say on debug does not cost a word of what a person has to know. */
+static void log__budget_of_each_level(void **state)
+{
+	sd_log_open(SD_LOG_DEBUG, sink, &got);
+	for (unsigned i = 0; i < 2 * BUDGET; i++)
+		sd_debug("chatter");
+	for (int l = SD_LOG_ERROR; l < SD_LOG_DEBUG; l++) {
+		sd_log(l, "said on %d", l);
+		assert_int_equal(got.level, l);
+	}
+	assert_int_equal(got.lines, BUDGET + 3);
 }
 
 /* What the level drops is not counted. */
@@ -244,6 +258,7 @@ int main(void)
 		cmocka_unit_test_setup(log__errno_kept, setup),
 		cmocka_unit_test_setup(log__budget, setup),
 		cmocka_unit_test_setup(log__budget_anew, setup),
+		cmocka_unit_test_setup(log__budget_of_each_level, setup),
 		cmocka_unit_test_setup(log__budget_for_written_lines, setup),
 		cmocka_unit_test_setup(log__budget_with_late_readers, setup),
 		cmocka_unit_test_setup(log__standard_error, setup),
