@@ -110,6 +110,10 @@ class Program:
             return m
         return until(found, seconds, f"{pattern!r} from {self}")
 
+    def until_error(self, text, seconds=20):
+        until(lambda: text in self.errors(), seconds, f"{text!r} from {self}")
+        return self
+
     def until_listening(self, port, seconds=20, san=True):
         """Whoever it is in the program's namespace. Over the switch also until its SAN port, if it gets one, is open."""
         def found():
@@ -223,6 +227,19 @@ class Lab:
 
     def command(self, *words):
         return subprocess.run([SANDIRECT, "lab", "--name", self.name, *words], capture_output=True, text=True)
+
+    def restart_daemon(self, host):
+        """Without a word to the one that is there."""
+        conf = str(Path(self.dir, f"lab-{self.name}", f"{host}.conf"))
+        for p in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (p / "cmdline").read_bytes().split(b"\0")
+                if conf.encode() in words and words[0].endswith(b"sandirectd"):
+                    os.kill(int(p.name), signal.SIGKILL)
+                    # Its files are closed by then.
+                    until(lambda p=p: not p.exists() or (p / "stat").read_text().split()[2] == "Z", 10, "it is gone")
+        daemon = Path(SANDIRECT).with_name("sandirectd")
+        return self.exec(host, daemon, "--config", conf, "--user", "root", "--verbose").until_error("ready at")
 
     def address(self, host, family=4, net="san"):
         i = int(host[1:])

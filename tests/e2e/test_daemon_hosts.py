@@ -73,7 +73,7 @@ def pings(lab, count=5):
 
 @scenario
 def kernel_shares_the_port():
-    """Ping and kernel TCP go by the SAN's wire, also while the SAN is busy."""
+    """Ping and kernel TCP go by the SAN's wire, also while the SAN is busy, and again when the daemon is."""
     need("ping")
     with Lab("vhost", mode="daemon", miniport=True) as lab:
         until(lambda: pings(lab, 1) == 1, 10, "the first ping is answered")
@@ -88,6 +88,9 @@ def kernel_shares_the_port():
         if not KERNEL_ONLY:
             equal(lab.stat(server)["by_reason"], {"SAN": 20}, "how the connections came")
         beside.stop()
+        # The interface and its addresses outlive the daemon.
+        lab.restart_daemon("h2")
+        until(lambda: pings(lab, 1) == 1, 10, "a ping is answered by the kernel of the new daemon")
 
 
 # --- a site of three tiers ---
