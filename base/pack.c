@@ -86,6 +86,15 @@ void sd_unpack_bytes(struct sd_unpack *u, void *out, size_t len)
 		memset(out, 0, len);
 }
 
+void sd_unpack_bool(struct sd_unpack *u, void *out)
+{
+	uint8_t byte;
+
+	sd_unpack_bytes(u, &byte, 1);
+	byte = sd_unpack_check(u, byte <= 1) ? byte : 0;
+	memcpy(out, &byte, 1);
+}
+
 int sd_unpack_fd(struct sd_unpack *u)
 {
 	uint8_t there;

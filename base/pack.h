@@ -58,13 +58,18 @@ static inline bool sd_unpack_check(struct sd_unpack *u, bool ok)
 	return !u->failed;
 }
 
-#define sd_unpack_value(u, v) sd_unpack_bytes(u, &(v), sizeof(v))
+/* Copies a byte that is false or true. */
+void sd_unpack_bool(struct sd_unpack *u, void *out);
+
+/* Any variable: of a bool it is checked that it is one. */
+#define sd_unpack_value(u, v)                                                                                \
+	_Generic((v), bool : sd_unpack_bool((u), &(v)), default : sd_unpack_bytes((u), &(v), sizeof(v)))
 
 static inline uint32_t sd_unpack_u32(struct sd_unpack *u)
 {
 	uint32_t v;
 
-	sd_unpack_value(u, v);
+	sd_unpack_bytes(u, &v, sizeof v);
 	return v;
 }
 
@@ -72,7 +77,7 @@ static inline uint64_t sd_unpack_u64(struct sd_unpack *u)
 {
 	uint64_t v;
 
-	sd_unpack_value(u, v);
+	sd_unpack_bytes(u, &v, sizeof v);
 	return v;
 }
 

@@ -140,9 +140,15 @@
 struct field {
 	const char *name;
 	uint16_t at, size;
+	bool is_bool;
 };
 
-#define FIELD(f) {#f, offsetof(struct tp_conn, f), sizeof(((struct tp_conn *)0)->f)},
+#define MEMBER(f) ((struct tp_conn *)0)->f
+#define FIELD(f)                                                                                             \
+	{#f, offsetof(struct tp_conn, f), sizeof(MEMBER(f)),                                                 \
+		_Generic(MEMBER(f), bool                                                                     \
+			 : true, default                                                                     \
+			 : false)},
 static const struct field fields[] = {FIELDS(FIELD)}, left_out[] = {LEFT_OUT(FIELD)};
 
 #define N_FIELDS   (sizeof fields / sizeof *fields)
@@ -510,8 +516,12 @@ static int restore_conn(
 
 	if (!c)
 		return -ENOMEM;
-	for (unsigned i = 0; i < N_FIELDS; i++)
-		sd_unpack_bytes(u, (char *)c + fields[i].at, fields[i].size);
+	for (unsigned i = 0; i < N_FIELDS; i++) {
+		if (fields[i].is_bool)
+			sd_unpack_bool(u, (char *)c + fields[i].at);
+		else
+			sd_unpack_bytes(u, (char *)c + fields[i].at, fields[i].size);
+	}
 	*name = sd_unpack_u64(u);
 	due = sd_unpack_u64(u);
 	sd_unpack_value(u, listener);

@@ -77,6 +77,7 @@ static void what_is_not_there(void **state)
 	struct sd_pack p = {0};
 	struct sd_unpack u;
 	uint8_t nonsense = 2;
+	bool truth = true;
 
 	sd_pack_u32(&p, 1);
 	u = reader(&p);
@@ -92,6 +93,13 @@ static void what_is_not_there(void **state)
 	sd_unpack_u32(&u);
 	assert_int_equal(sd_unpack_fd(&u), -1);
 	assert_true(u.failed);
+	sd_pack_free(&p);
+
+	sd_pack_value(&p, nonsense);
+	u = reader(&p);
+	sd_unpack_value(&u, truth);
+	assert_true(u.failed);
+	assert_false(truth);
 	sd_pack_free(&p);
 
 	/* More are spoken of than there are. */
