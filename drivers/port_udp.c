@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/fnv.h"
 #include "base/log.h"
 #include "base/sockaddr.h"
 #include "drivers/encap.h"
@@ -86,7 +87,7 @@ static struct udp_port *udp_of(struct port *p)
 /* A locally administered address that is the same wherever it is worked out. */
 static void mac_of(const struct sd_addr *a, uint8_t mac[6])
 {
-	uint64_t hash = 14695981039346656037ull; /* FNV-1a */
+	uint64_t hash;
 
 	mac[0] = 0x02;
 	if (a->family == 4) {
@@ -94,8 +95,7 @@ static void mac_of(const struct sd_addr *a, uint8_t mac[6])
 		memcpy(mac + 2, a->ip, 4);
 		return;
 	}
-	for (unsigned i = 0; i < 16; i++)
-		hash = (hash ^ a->ip[i]) * 1099511628211ull;
+	hash = sd_fnv(SD_FNV_BASIS, a->ip, sizeof a->ip);
 	mac[1] = 6;
 	memcpy(mac + 2, &hash, 4);
 }

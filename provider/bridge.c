@@ -7,12 +7,15 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/fnv.h"
 #include "base/log.h"
 #include "provider/couple.h"
 #include "provider/registry.h"
 
 /* Accepted in a row from one listener. */
 #define TURN 16
+/* To be changed with what is written for another process, here and in couple.c. */
+#define FORMAT 1u
 
 struct bridge {
 	struct pv *san, *shm;
@@ -332,7 +335,9 @@ void bridge_restored(struct bridge *b)
 
 uint64_t bridge_save_format(void)
 {
-	return pv_ether_save_format() ^ 1;
+	const uint64_t format = FORMAT;
+
+	return sd_fnv(pv_ether_save_format(), &format, sizeof format);
 }
 
 /* --- all of it --- */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/fnv.h"
 #include "provider/broker_private.h"
 
 /* To be changed with the records below. */
@@ -100,7 +101,9 @@ static void save_listener(struct sd_pack *p, const struct listener *l)
 
 uint64_t broker_save_format(void)
 {
-	return (uint64_t)FORMAT << 32 | sizeof(struct channel_connect) << 16 | CHANNEL_NAME_LEN;
+	const uint64_t sizes[] = {FORMAT, sizeof(struct channel_connect), CHANNEL_NAME_LEN};
+
+	return sd_fnv(SD_FNV_BASIS, sizes, sizeof sizes);
 }
 
 void broker_save(struct broker *b, struct sd_pack *p)

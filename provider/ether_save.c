@@ -5,9 +5,13 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fnv.h"
 #include "base/log.h"
 #include "provider/domain_private.h"
 #include "provider/ether_private.h"
+
+/* To be changed with what is written here. */
+#define FORMAT 1u
 
 static struct ether *of(struct pv *p)
 {
@@ -245,8 +249,8 @@ void pv_ether_restored(struct pv *p)
 
 uint64_t pv_ether_save_format(void)
 {
-	const uint64_t sizes = sizeof(struct pv_options) | sizeof(struct sd_addr) << 16 |
-			       (uint64_t)ETHER_FAILED << 32 | (uint64_t)SD_REASON_COUNT << 40;
+	const uint64_t sizes[] = {
+		FORMAT, sizeof(struct pv_options), sizeof(struct sd_addr), ETHER_FAILED, SD_REASON_COUNT};
 
-	return tp_save_format() ^ sizes * 0x9e3779b97f4a7c15ull;
+	return sd_fnv(tp_save_format(), sizes, sizeof sizes);
 }

@@ -5,20 +5,12 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
-
-/* FNV-1a (Fowler, Noll, Vo): a file name for any device string. */
-static uint64_t hash(const char *s)
-{
-	uint64_t h = 0xcbf29ce484222325ull;
-
-	for (; *s; s++)
-		h = (h ^ (uint8_t)*s) * 0x100000001b3ull;
-	return h;
-}
+#include "base/fnv.h"
 
 int portlock_take(const char *dir, const char *device)
 {
@@ -30,7 +22,8 @@ int portlock_take(const char *dir, const char *device)
 	mkdir(dir, 0755);
 	if (stat("/proc/self/ns/net", &ns))
 		ns.st_ino = 0;
-	if (snprintf(path, sizeof path, "%s/port-%016llx-%llu.lock", dir, (unsigned long long)hash(device),
+	if (snprintf(path, sizeof path, "%s/port-%016llx-%llu.lock", dir,
+		    (unsigned long long)sd_fnv(SD_FNV_BASIS, device, strlen(device)),
 		    (unsigned long long)ns.st_ino) >= (int)sizeof path)
 		return -EAGAIN;
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);

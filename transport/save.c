@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 
+#include "base/fnv.h"
 #include "transport/conn.h"
 
 /* Everything in struct tp_conn but what is in memory elsewhere, or follows from the rest (LEFT_OUT). */
@@ -172,24 +173,16 @@ bool tp_save_covers(size_t at)
 		&(t)->key_id, &(t)->key_hash, &(t)->key_cookie, &(t)->key_find, &(t)->key_node               \
 	}
 
-/* FNV-1a */
-static uint64_t digest(uint64_t h, const void *bytes, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		h = (h ^ ((const uint8_t *)bytes)[i]) * 1099511628211u;
-	return h;
-}
-
 uint64_t tp_save_format(void)
 {
 	const uint64_t sizes[] = {TP_BITS, TP_CID_BITS, sizeof((struct tp *)0)->peer_hosts,
 		sizeof(struct tp_stats), sizeof(struct tp_sent), sizeof(struct tp_early),
 		sizeof(struct tp_control)};
-	uint64_t h = digest(14695981039346656037u, sizes, sizeof sizes);
+	uint64_t h = sd_fnv(SD_FNV_BASIS, sizes, sizeof sizes);
 
 	for (unsigned i = 0; i < N_FIELDS; i++) {
-		h = digest(h, fields[i].name, strlen(fields[i].name) + 1);
-		h = digest(h, &fields[i].size, sizeof fields[i].size);
+		h = sd_fnv(h, fields[i].name, strlen(fields[i].name) + 1);
+		h = sd_fnv(h, &fields[i].size, sizeof fields[i].size);
 	}
 	return h;
 }

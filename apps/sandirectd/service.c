@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/core.h"
 #include "base/fd.h"
+#include "base/fnv.h"
 #include "base/log.h"
 #include "provider/bridge.h"
 #include "provider/broker.h"
@@ -196,7 +197,6 @@ int service_listen(struct service *s, int door, int successors)
 	int r = broker_open(&bc, door, &s->broker);
 
 	s->successors = successors;
-
 	if (r)
 		sd_error("cannot serve: %s", strerror(-r));
 	return r;
@@ -206,7 +206,9 @@ int service_listen(struct service *s, int door, int successors)
 
 uint64_t service_format(void)
 {
-	return bridge_save_format() * 31 + broker_save_format();
+	const uint64_t formats[] = {bridge_save_format(), broker_save_format()};
+
+	return sd_fnv(SD_FNV_BASIS, formats, sizeof formats);
 }
 
 static int save(struct service *s, struct sd_pack *p)

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/fnv.h"
 #include "base/log.h"
 
 #define MAGIC 0x31656b6154694453ull
@@ -174,13 +175,11 @@ int takeover_give(int channel, const struct sd_pack *p, uint64_t since)
 /* A name for each door, of a length of its own. */
 static socklen_t name_for(const char *door, struct sockaddr_un *out)
 {
-	uint64_t h = 14695981039346656037u; /* FNV-1a */
 	int n;
 
-	for (const char *c = door; *c; c++)
-		h = (h ^ (uint8_t)*c) * 1099511628211u;
 	*out = (struct sockaddr_un){.sun_family = AF_UNIX};
-	n = snprintf(out->sun_path + 1, sizeof out->sun_path - 1, "sandirect-takeover/%016lx", h);
+	n = snprintf(out->sun_path + 1, sizeof out->sun_path - 1, "sandirect-takeover/%016lx",
+		sd_fnv(SD_FNV_BASIS, door, strlen(door)));
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
 
