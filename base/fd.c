@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -37,4 +39,29 @@ void sd_fd_close(int *fd)
 	if (*fd >= 0)
 		syscall(SYS_close, *fd);
 	*fd = -1;
+}
+
+ssize_t sd_fd_send(int to, const void *bytes, size_t len, const int *fds, unsigned n)
+{
+	union {
+		char bytes[CMSG_SPACE(SD_FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = {(void *)bytes, len};
+	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (n > SD_FDS_MAX) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (n) {
+		h.msg_control = control.bytes;
+		h.msg_controllen = CMSG_SPACE(n * sizeof *fds);
+		memset(control.bytes, 0, h.msg_controllen);
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(n * sizeof *fds);
+		memcpy(CMSG_DATA(&control.align), fds, n * sizeof *fds);
+	}
+	return syscall(SYS_sendmsg, to, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
 }

@@ -192,26 +192,14 @@ static size_t pack(const struct channel_message *m, struct packet *p)
 int channel_send(int fd, const struct channel_message *m)
 {
 	struct packet p;
-	struct iovec iov = {.iov_base = &p};
-	union control control = {0};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+	size_t len;
 	ssize_t n;
 
 	if (!channel_check(m))
 		return -EINVAL;
-	iov.iov_len = pack(m, &p);
-	if (m->n_fds) {
-		struct cmsghdr *c = &control.align;
-
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(m->n_fds * sizeof *m->fds);
-		memcpy(CMSG_DATA(c), m->fds, m->n_fds * sizeof *m->fds);
-		h.msg_control = control.bytes;
-		h.msg_controllen = CMSG_SPACE(m->n_fds * sizeof *m->fds);
-	}
+	len = pack(m, &p);
 	do
-		n = sendmsg(fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = sd_fd_send(fd, &p, len, m->fds, m->n_fds);
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : 0; /* a packet goes as a whole */
 }

@@ -19,8 +19,7 @@
 #include "base/fnv.h"
 #include "base/log.h"
 
-#define MAGIC 0x31656b6154694453ull
-/* The kernel's limit for one message is 253 (SCM_MAX_FD). */
+#define MAGIC	    0x31656b6154694453ull
 #define FDS_AT_ONCE 200u
 #define FDS_MAX	    (1u << 22)
 #define HELLO_MS    100
@@ -58,29 +57,13 @@ static int await(int fd, short events, unsigned patience_ms)
 	return p.revents & events ? 0 : -EPIPE;
 }
 
-union control {
-	char bytes[CMSG_SPACE(FDS_AT_ONCE * sizeof(int))];
-	struct cmsghdr align;
-};
-
 static int send_packet(int channel, const void *data, size_t len, const int *fds, unsigned n)
 {
-	union control control = {{0}};
-	struct iovec iov = {(void *)data, len};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
 	int r;
 
-	if (n) {
-		h.msg_control = control.bytes;
-		h.msg_controllen = CMSG_SPACE(n * sizeof(int));
-		control.align.cmsg_level = SOL_SOCKET;
-		control.align.cmsg_type = SCM_RIGHTS;
-		control.align.cmsg_len = CMSG_LEN(n * sizeof(int));
-		memcpy(CMSG_DATA(&control.align), fds, n * sizeof(int));
-	}
 	do
 		r = await(channel, POLLOUT, PATIENCE_MS);
-	while (!r && sendmsg(channel, &h, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
+	while (!r && sd_fd_send(channel, data, len, fds, n) < 0 &&
 		(r = errno == EAGAIN || errno == EINTR ? 1 : -errno) > 0);
 	return r;
 }
@@ -88,7 +71,10 @@ static int send_packet(int channel, const void *data, size_t len, const int *fds
 /* How many descriptors came with it, at most FDS_AT_ONCE, or -errno. -EPROTO: it was not len bytes. */
 static int receive_packet(int channel, void *data, size_t len, int *fds)
 {
-	union control control;
+	union {
+		char bytes[CMSG_SPACE(FDS_AT_ONCE * sizeof(int))];
+		struct cmsghdr align;
+	} control;
 	struct iovec iov = {data, len};
 	struct msghdr h = {.msg_iov = &iov,
 		.msg_iovlen = 1,

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "provider/broker.h"
 #include "provider/channel.h"
 #include "tests/provider/fds.h"
@@ -161,7 +162,7 @@ static void send_anything(int to)
 	}
 	if (len > (size_t)(input_end - input))
 		len = (size_t)(input_end - input);
-	fds_pass(to, input, len, fds, n);
+	sd_fd_send(to, input, len, fds, n);
 	input += len;
 }
 
@@ -205,7 +206,7 @@ static void send_lingering(int to)
 	m.fds[0] = fd;
 	if (any(2)) {
 		fail_if(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
-		fds_pass(pair[0], "x", 1, &fd, 1);
+		sd_fd_send(pair[0], "x", 1, &fd, 1);
 		m.fds[0] = pair[1];
 	}
 	sent = !channel_send(to, &m);
