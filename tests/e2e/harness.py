@@ -228,18 +228,30 @@ class Lab:
     def command(self, *words):
         return subprocess.run([SANDIRECT, "lab", "--name", self.name, *words], capture_output=True, text=True)
 
-    def restart_daemon(self, host):
-        """Without a word to the one that is there."""
-        conf = str(Path(self.dir, f"lab-{self.name}", f"{host}.conf"))
+    def daemon_config(self, host):
+        return str(Path(self.dir, f"lab-{self.name}", f"{host}.conf"))
+
+    def daemon_pid(self, host):
+        """Of the one that lives; None: none does."""
+        conf = self.daemon_config(host).encode()
         for p in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (p / "cmdline").read_bytes().split(b"\0")
-                if conf.encode() in words and words[0].endswith(b"sandirectd"):
-                    os.kill(int(p.name), signal.SIGKILL)
-                    # Its files are closed by then.
-                    until(lambda p=p: not p.exists() or (p / "stat").read_text().split()[2] == "Z", 10, "it is gone")
-        daemon = Path(SANDIRECT).with_name("sandirectd")
-        return self.exec(host, daemon, "--config", conf, "--user", "root", "--verbose").until_error("ready at")
+                if conf in words and words[0].endswith(b"sandirectd") and (p / "stat").read_text().split()[2] != "Z":
+                    return int(p.name)
+        return None
+
+    def start_daemon(self, host, *more):
+        daemon = os.environ.get("E2E_SANDIRECTD", "sandirectd")
+        return self.exec(host, daemon, "--config", self.daemon_config(host), "--user", "root", "--verbose", *more)
+
+    def restart_daemon(self, host):
+        """Without a word to the one that is there."""
+        pid = self.daemon_pid(host)
+        os.kill(pid, signal.SIGKILL)
+        # Its files are closed by then.
+        until(lambda: self.daemon_pid(host) != pid, 10, "it is gone")
+        return self.start_daemon(host).until_error("ready at")
 
     def address(self, host, family=4, net="san"):
         i = int(host[1:])

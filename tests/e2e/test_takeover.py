@@ -3,7 +3,6 @@
 
 SANDIRECT_TEST_LONG=1 does it a hundred times for each kind of port.
 """
-import contextlib
 import os
 import random
 import signal
@@ -12,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from daemon import PORT, PYTHON, SANDIRECTD, Daemon, ask, event, rights, serve, silence
+from daemon import PORT, PYTHON, Daemon, ask, event, rights, serve, silence
 from harness import KERNEL_ONLY, SLOW, Lab, Skip, check, equal, main, need, say, scenario, until
 
 TIMES = 100 if os.environ.get("SANDIRECT_TEST_LONG") == "1" else 6
@@ -162,7 +161,7 @@ def without_a_daemon():
 # --- between hosts ---
 
 def lab_take_over(lab, host):
-    p = lab.exec(host, SANDIRECTD, "-v", "-c", Path(lab.dir) / f"lab-{lab.name}" / f"{host}.conf", "-u", "root", "--takeover")
+    p = lab.start_daemon(host, "--takeover")
     until(lambda: "ready at" in p.errors() or not p.running(), 15, lambda: f"the new daemon is ready: {p.errors()}")
     check(p.running(), lambda: f"the new daemon has ended: {p.errors()}")
     return silence(p.errors())
@@ -180,16 +179,6 @@ def between_hosts(link, **more):
         tell(p, "end", "rounds")
 
 
-def daemon_of(lab, host):
-    """Its process, or None."""
-    conf = str(Path(lab.dir) / f"lab-{lab.name}" / f"{host}.conf")
-    for p in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if conf in (p / "cmdline").read_text() and "State:\tZ" not in (p / "status").read_text():
-                return int(p.name)
-    return None
-
-
 def kills(rng, delay, at_most):
     """Of daemons on h1 that want to take over: how often the old one went on, and the delay that was too long, or None."""
     with Lab("udp", mode="daemon") as lab:
@@ -198,11 +187,11 @@ def kills(rng, delay, at_most):
         p = held(lab.run("h2", PYTHON, CHECKED, "hold", PORT, SECONDS, 8, address, stdin=subprocess.PIPE))
         lab.until_san(p)
         for i in range(at_most):
-            new = lab.exec("h1", SANDIRECTD, "-v", "-c", Path(lab.dir) / f"lab-{lab.name}" / "h1.conf", "-u", "root", "--takeover")
+            new = lab.start_daemon("h1", "--takeover")
             time.sleep(rng.uniform(0, delay))
             new.kill()
-            until(lambda: daemon_of(lab, "h1") != new.pid, SECONDS, "the killed one is gone")
-            if not daemon_of(lab, "h1"):
+            until(lambda: lab.daemon_pid("h1") != new.pid, SECONDS, "the killed one is gone")
+            if not lab.daemon_pid("h1"):
                 return i, True
             keeps_going(p, f"kill {i}")
             delay *= 1.05
