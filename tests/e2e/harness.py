@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -248,9 +249,12 @@ class Lab:
     def restart_daemon(self, host):
         """Without a word to the one that is there."""
         pid = self.daemon_pid(host)
+        fd = os.pidfd_open(pid)
         os.kill(pid, signal.SIGKILL)
-        # Its files are closed by then.
-        until(lambda: self.daemon_pid(host) != pid, 10, "it is gone")
+        # Readable when its last thread has gone and its files, with the lock of its port, are closed; its command
+        # line is gone before that.
+        check(select.select([fd], [], [], 10)[0], f"{pid} is gone")
+        os.close(fd)
         return self.start_daemon(host).until_error("ready at")
 
     def address(self, host, family=4, net="san"):
