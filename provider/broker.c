@@ -476,18 +476,28 @@ static uint32_t default_limit(void)
 	return l.rlim_cur / 8 ? (uint32_t)(l.rlim_cur / 8) : 1;
 }
 
+/* Two users leave half of the machine. */
+static uint64_t default_memory(void)
+{
+	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+
+	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size / 4 : UINT64_MAX;
+}
+
 static void init(struct broker *b, const struct broker_config *cfg)
 {
 	b->cfg = *cfg;
 	if (!b->cfg.max_connections)
 		b->cfg.max_connections = default_limit();
+	if (!b->cfg.max_memory)
+		b->cfg.max_memory = default_memory();
 	if (!b->cfg.max_class)
 		b->cfg.max_class = 6;
 	if (getrandom(&b->instance, sizeof b->instance, 0) != sizeof b->instance)
 		b->instance = (uint64_t)getpid() << 32 ^ sd_clock_ns();
 	if (getrandom(&b->key, sizeof b->key, 0) != sizeof b->key)
 		b->key.k[0] = b->instance;
-	ledger_open(&b->ledger, &(struct ledger_share){b->cfg.max_connections, UINT64_MAX}, NULL);
+	ledger_open(&b->ledger, &(struct ledger_share){b->cfg.max_connections, b->cfg.max_memory}, NULL);
 	list_init(&b->clients);
 	list_init(&b->stalled);
 	list_init(&b->graves);

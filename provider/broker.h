@@ -16,7 +16,8 @@
  * Programs are not trusted, and their users not with each other. A user has a number of connections; each
  * counts twice for whoever has connected and, when that end is gone, for whoever has accepted. A program
  * that is connected to the broker and one that listens count once. What counts once costs the broker at most
- * four descriptors.
+ * four descriptors. The same user pays for the connection's memory: not what is in use, which programs can
+ * change behind the broker's back, but what the rings can come to. Who has much gets smaller rings.
  *
  * One thread, which gets SIGVTALRM: programs can prepare descriptors so that closing them takes long, and a
  * signal ends it. Errors are 0 or -errno.
@@ -55,6 +56,8 @@ struct broker_outside {
 struct broker_config {
 	size_t size;			      /* sizeof(struct broker_config) */
 	uint32_t max_connections;	      /* of one user, counting each end; 0: 16384 */
+	uint64_t max_memory;		      /* of one user, in bytes: what the rings of its connections can
+						 come to; 0: a quarter of the machine's */
 	unsigned max_class;		      /* of rings, segment.h; 0: 6 (256 KiB) */
 	const struct broker_outside *outside; /* NULL: there are no other hosts. Outlives the broker */
 	/* May this program connect to addr, or be connected to at it (server)? NULL: all may. Asked for each

@@ -52,7 +52,7 @@ struct broker {
 	struct list streams[BROKER_BUCKETS];   /* end.hash, by cookie */
 	struct list due[BROKER_DELAYS];	       /* stream.due, each in order of time */
 	struct list graves;
-	struct ledger ledger; /* of connections: each end counts, of listeners and programs */
+	struct ledger ledger; /* of connections: each end counts, of listeners and programs; of memory */
 	struct broker_stats stats;
 	uint64_t instance, n_ends; /* for the names of ends */
 	struct sd_sipkey key;
@@ -141,6 +141,7 @@ struct stream {
 	 * when that end is gone, of the other. */
 	uid_t payer;
 	bool paid;
+	uint64_t bytes; /* of its memory, when all is used; paid for, too */
 	enum channel_path path;
 	int memory;
 	int socket; /* of end 0: it holds the port */
@@ -254,6 +255,8 @@ bool is_bound_to(int socket, const struct sd_addr *name);
 
 /* Blank, to be given ends; NULL: no memory. */
 struct stream *stream_new(struct broker *b);
+/* Counts it for its payer, who may have too much: -EDQUOT, -ENOMEM. */
+int stream_pay(struct broker *b, struct stream *s);
 /* 0, and the descriptor is the end's. cookie: of the program's half. */
 int end_set(struct broker *b, struct stream *s, unsigned i, int fd, uint64_t cookie);
 /* It has been sent to the queue. */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/fd.h"
 #include "base/fnv.h"
@@ -192,6 +193,7 @@ static bool restore_end(struct broker *b, struct sd_unpack *u, struct stream *s,
 static void restore_stream(struct broker *b, struct sd_unpack *u, struct queue *q, uint64_t now)
 {
 	struct stream *s = stream_new(b);
+	struct stat st;
 	uint8_t due;
 
 	if (!sd_unpack_check(u, s != NULL))
@@ -211,11 +213,14 @@ static void restore_stream(struct broker *b, struct sd_unpack *u, struct queue *
 	s->memory = sd_unpack_fd(u);
 	s->socket = sd_unpack_fd(u);
 	s->offered = sd_unpack_fd(u);
-	s->paid = s->paid && !ledger_take(&b->ledger, s->payer, 2, 0);
-	if (!sd_unpack_check(u, s->memory >= 0)) {
+	if (!sd_unpack_check(u, s->memory >= 0 && !fstat(s->memory, &st))) {
+		s->paid = false;
 		stream_free(b, s);
 		return;
 	}
+	s->bytes = (uint64_t)st.st_size;
+	if (s->paid)
+		stream_pay(b, s);
 	if (q) {
 		s->n_offers -= s->n_offers > 0; /* it is counted again */
 		stream_is_offered(b, s, q, now);
@@ -278,7 +283,7 @@ static void restore_listener(struct broker *b, struct sd_unpack *u, uint64_t now
 int broker_restore(struct broker *b, struct sd_unpack *u, uint64_t now)
 {
 	const struct ledger_share any = {UINT32_MAX, UINT64_MAX},
-				  limit = {b->cfg.max_connections, UINT64_MAX};
+				  limit = {b->cfg.max_connections, b->cfg.max_memory};
 	uint32_t record;
 
 	if (!sd_unpack_check(u, sd_unpack_u64(u) == b->netns))

@@ -16,6 +16,8 @@ static const uint64_t delays[BROKER_DELAYS] = {
 	1 * SD_S, 2 * SD_S, 4 * SD_S, 8 * SD_S, 16 * SD_S, 32 * SD_S, 60 * SD_S};
 /* Whoever has connected is gone: that many offers are enough. */
 #define OFFERS_IN_VAIN 4u
+/* Of the memory that its user may still have a connection gets at most this part. */
+#define PART 64u
 
 static struct list *bucket(struct broker *b, uint64_t cookie)
 {
@@ -99,7 +101,7 @@ void stream_free(struct broker *b, struct stream *s)
 		list_remove(&s->end[i].hash);
 	}
 	if (s->paid)
-		ledger_give(&b->ledger, s->payer, 2, 0);
+		ledger_give(&b->ledger, s->payer, 2, s->bytes);
 	sd_fd_close(&s->memory);
 	if (s->socket >= 0)
 		waste_socket(s->socket);
@@ -187,22 +189,45 @@ static int offer_to_somebody(struct broker *b, struct stream *s, uint64_t now)
 	return r ? r : offer(b, s, q, now);
 }
 
+/* What a user may have is shared by what it has: those with few connections have large rings, and whoever has
+ * very many gets smaller ones before there are none. */
+static unsigned class_for(const struct broker *b, uid_t uid)
+{
+	uint64_t limit = ledger_limit_of(&b->ledger, uid).bytes, has = ledger_of(&b->ledger, uid).bytes;
+	uint64_t left = limit > has ? limit - has : 0;
+	unsigned class = b->cfg.max_class;
+
+	while (class && segment_memory(class) > left / PART)
+		class --;
+	return class;
+}
+
+int stream_pay(struct broker *b, struct stream *s)
+{
+	int r = ledger_take(&b->ledger, s->payer, 2, s->bytes);
+
+	s->paid = !r;
+	return r;
+}
+
 int stream_make(struct broker *b, uint64_t netns, const struct sd_addr *local, const struct sd_addr *peer,
 	uid_t payer, int half[2], struct stream **out)
 {
+	unsigned class = class_for(b, payer);
 	struct stream *s = stream_new(b);
-	int r = s ? ledger_take(&b->ledger, payer, 2, 0) : -ENOMEM;
+	int r;
 
 	half[0] = half[1] = -1;
 	if (!s)
-		return r;
+		return -ENOMEM;
 	s->netns = netns;
 	s->local = *local;
 	s->peer = *peer;
 	s->payer = payer;
-	s->paid = !r;
+	s->bytes = segment_memory(class);
+	r = stream_pay(b, s);
 	if (!r)
-		r = segment_create(local, peer, b->cfg.max_class, &s->memory);
+		r = segment_create(local, peer, class, &s->memory);
 	for (unsigned i = 0; !r && i < 2; i++)
 		r = end_open(b, s, i, &half[i]);
 	if (r) {
@@ -323,11 +348,11 @@ static void pass_on(struct broker *b, struct stream *s)
 
 	if (heir == s->payer || !s->paid)
 		return;
-	if (ledger_take(&b->ledger, heir, 2, 0)) {
+	if (ledger_take(&b->ledger, heir, 2, s->bytes)) {
 		stream_free(b, s);
 		return;
 	}
-	ledger_give(&b->ledger, s->payer, 2, 0);
+	ledger_give(&b->ledger, s->payer, 2, s->bytes);
 	s->payer = heir;
 }
 

@@ -95,7 +95,7 @@ static size_t large_size(unsigned max_class)
 	return 2 * class_size(max_class) - 2 * SEGMENT_CLASS_MIN;
 }
 
-static size_t file_size(unsigned max_class)
+size_t segment_memory(unsigned max_class)
 {
 	return SMALL + 2 * large_size(max_class);
 }
@@ -795,7 +795,7 @@ int segment_create(const struct sd_addr *a, const struct sd_addr *b, unsigned ma
 	fd = create_memfd();
 	if (fd < 0)
 		return fd;
-	n = ftruncate(fd, (off_t)file_size(max_class)) ? -1 : pwrite(fd, &h, len, 0);
+	n = ftruncate(fd, (off_t)segment_memory(max_class)) ? -1 : pwrite(fd, &h, len, 0);
 	if (n != (ssize_t)len || fcntl(fd, F_ADD_SEALS, SEALS)) {
 		err = n < 0 || n == (ssize_t)len ? errno : ENOMEM;
 		close(fd);
@@ -820,7 +820,7 @@ static int check_file(int memfd, struct segment_header *h)
 		return -EPROTO;
 	if (h->magic != MAGIC || h->version != VERSION || h->max_class >= SEGMENT_CLASSES)
 		return -EPROTO;
-	return st.st_size == (off_t)file_size(h->max_class) ? 0 : -EPROTO;
+	return st.st_size == (off_t)segment_memory(h->max_class) ? 0 : -EPROTO;
 }
 
 int segment_open(int memfd, unsigned end, struct segment *out)
@@ -842,7 +842,7 @@ int segment_open(int memfd, unsigned end, struct segment *out)
 		.end = end,
 		.me = (uint32_t)getpid(),
 		.max_class = h.max_class,
-		.size = file_size(h.max_class),
+		.size = segment_memory(h.max_class),
 		.mapped = SMALL};
 	return 0;
 }

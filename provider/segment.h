@@ -78,6 +78,8 @@ struct segment {
 /* Makes the memory of a connection between a (end 0) and b (end 1); rings of up to max_class. The memfd is
  * the caller's, close-on-exec. -EMFILE, -ENOMEM, -EINVAL. */
 int segment_create(const struct sd_addr *a, const struct sd_addr *b, unsigned max_class, int *memfd);
+/* What that memory has when all of it is used, in bytes. */
+size_t segment_memory(unsigned max_class);
 /* Maps it as one of its ends. The memfd may be closed afterwards. -EPROTO: not one of ours, or not sealed. */
 int segment_open(int memfd, unsigned end, struct segment *out);
 void segment_close(struct segment *s);

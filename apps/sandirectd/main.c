@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "config/value.h"
 #include "door.h"
 #include "notify.h"
 #include "service.h"
@@ -32,6 +33,7 @@
 struct options {
 	const char *config, *socket, *user;
 	unsigned max_connections;
+	uint64_t max_memory;
 	bool takes_over, verbose;
 };
 
@@ -46,6 +48,9 @@ static const struct argp_option arguments[] = {
 	{"user", 'u', "NAME", 0,
 		"whose rights to go on with once the socket is open (nobody, if started as root)", 0},
 	{"max-connections", 'm', "N", 0, "of one user; each end counts (16384)", 0},
+	{"max-memory", 'M', "SIZE", 0,
+		"of one user: what the buffers of its connections can come to (a quarter of the machine's)",
+		0},
 	{"takeover", 't', NULL, 0, "go on with what the running daemon has, which ends: connections stay", 0},
 	{"verbose", 'v', NULL, 0, "tell more", 0},
 	{0},
@@ -72,6 +77,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->max_connections = (unsigned)strtoul(arg, &end, 10);
 		if (*end || !o->max_connections || *arg == '-')
 			argp_error(state, "--max-connections %s: a positive number is wanted", arg);
+		return 0;
+	case 'M':
+		if (!cfg_value_size(arg, &o->max_memory) || !o->max_memory)
+			argp_error(state, "--max-memory %s: a size is wanted, such as 512M or 4G", arg);
 		return 0;
 	case 't':
 		o->takes_over = true;
@@ -271,6 +280,7 @@ int main(int argc, char **argv)
 	want_files();
 	signals = open_signals();
 	sc.max_connections = options.max_connections;
+	sc.max_memory = options.max_memory;
 	/* Who reaches the door finds somebody behind it. */
 	if (service_open(&sc, options.takes_over, &s))
 		return 1;

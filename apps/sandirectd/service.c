@@ -191,6 +191,7 @@ int service_listen(struct service *s, int door, int successors)
 {
 	struct broker_config bc = {.size = sizeof bc,
 		.max_connections = s->cfg.max_connections,
+		.max_memory = s->cfg.max_memory,
 		.outside = s->bridge ? bridge_outside(s->bridge) : NULL,
 		.permits = permits,
 		.ctx = s};

@@ -16,6 +16,7 @@ struct service;
 struct service_config {
 	const struct cfg *cfg;	  /* ports and transport; its rules may change between calls of on_signals */
 	uint32_t max_connections; /* of one user; 0: the broker's default */
+	uint64_t max_memory;	  /* the same, in bytes */
 	uid_t owner;		  /* whose processes, beside root's, may take over */
 };
 

@@ -42,6 +42,7 @@ static struct sockaddr_un door = {.sun_family = AF_UNIX};
 static uint64_t now; /* what the broker is told */
 static unsigned n_open;
 static uint32_t next_id;
+static uint64_t max_memory; /* of a user; 0: the broker's default */
 
 /* --- the broker --- */
 
@@ -67,7 +68,8 @@ static struct broker_stats stats(void)
 
 static void open_broker(uint32_t max_connections)
 {
-	struct broker_config cfg = {.size = sizeof cfg, .max_connections = max_connections};
+	struct broker_config cfg = {
+		.size = sizeof cfg, .max_connections = max_connections, .max_memory = max_memory};
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	snprintf(door.sun_path, sizeof door.sun_path, "/tmp/sandirect-broker-%d", getpid());
@@ -89,6 +91,7 @@ static void reopen_broker(uint32_t max_connections)
 static int setup(void **state)
 {
 	now = 1000 * SD_S;
+	max_memory = 0;
 	open_broker(0);
 	return 0;
 }
@@ -873,6 +876,8 @@ static void adopt__an_end(void **state)
 
 /* --- limits --- */
 
+static void hand_over(uint32_t max_connections);
+
 static void limit__of_a_user(void **state)
 {
 	struct half c[3], s;
@@ -919,6 +924,71 @@ static void limit__of_a_user(void **state)
 	close(p);
 	close(z);
 	nothing_left();
+}
+
+static uint64_t memory_of(const struct half *h)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(h->memory, &st), 0);
+	return (uint64_t)st.st_size;
+}
+
+/* Rings get smaller, and then there are none; whoever has given up gets large ones again. */
+static void limit__of_memory(void **state)
+{
+	struct half c[1000] = {0};
+	struct channel_message m;
+	uint64_t sum = 0, first;
+	struct rlimit before, more;
+	struct queue q;
+	unsigned n = 0;
+	int p, z, socket;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	more = before;
+	more.rlim_cur = before.rlim_max;
+	if (more.rlim_cur < 16384)
+		skip();
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &more), 0);
+	max_memory = 64 << 20;
+	reopen_broker(0);
+	p = program();
+	z = program();
+	socket = listening(lo);
+	q = listen_at(z, socket, lo, 1000);
+	for (;; n++) {
+		m = try_connect(p, lo, at(lo, port_of(socket)));
+		if (m.type == CHANNEL_REFUSED)
+			break;
+		assert_true(n < 1000);
+		c[n] = half_of(&m);
+		sum += memory_of(&c[n]);
+		assert_true(sum <= max_memory);
+		assert_true(!n || memory_of(&c[n]) <= memory_of(&c[n - 1]));
+		if (n == 299) /* a new daemon knows what they have */
+			hand_over(0);
+	}
+	refused(m, ECONNREFUSED, SD_REASON_LIMIT_USER);
+	first = memory_of(&c[0]);
+	print_message(
+		"%u connections with %zu to %zu bytes\n", n, (size_t)first, (size_t)memory_of(&c[n - 1]));
+	assert_true(n >= 400 && first > (512 << 10));
+	assert_true(memory_of(&c[n - 1]) < (16 << 10) && sum > max_memory - (16 << 10));
+	for (unsigned i = 0; i < n; i++)
+		drop(&c[i]);
+	leave(&q);
+	turn();
+	q = listen_at(z, socket, lo, 1000);
+	c[0] = connect_to(p, lo, at(lo, port_of(socket)));
+	assert_int_equal(memory_of(&c[0]), first);
+	drop(&c[0]);
+	leave(&q);
+	close(socket);
+	close(p);
+	close(z);
+	nothing_left();
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 static void limit__of_descriptors(void **state)
@@ -1204,7 +1274,8 @@ static struct sd_unpack received(const struct sd_pack *p, size_t len, int *fds)
 static int restore(
 	const struct sd_pack *p, size_t len, int listening, uint32_t max_connections, struct broker **out)
 {
-	const struct broker_config cfg = {.size = sizeof cfg, .max_connections = max_connections};
+	const struct broker_config cfg = {
+		.size = sizeof cfg, .max_connections = max_connections, .max_memory = max_memory};
 	int *fds = malloc((p->n_fds + 1) * sizeof *fds), r;
 	struct sd_unpack u = received(p, len, fds);
 
@@ -1566,6 +1637,7 @@ int main(void)
 		CASE(queue__is_not_filled_by_what_was_taken),
 		CASE(adopt__an_end),
 		CASE(limit__of_a_user),
+		CASE(limit__of_memory),
 		CASE(limit__of_descriptors),
 		CASE(limit__of_answers_not_read),
 		CASE(waste__lingering_sockets),
