@@ -113,15 +113,31 @@ static struct pv_ep *ready_listener(struct sw_sock *s)
 	return NULL;
 }
 
-/* A descriptor for a connection of the SAN: a kernel socket that stays unconnected. */
+/*
+ * A descriptor for a connection of the SAN: a kernel socket that stays unconnected, or, where the
+ * connection's own descriptor takes its place in a moment, what costs less. As with the kernel's TCP, there
+ * is a number before a connection is taken out of the queue.
+ */
+static int accepted_fd(struct sw_sock *s, bool is_placed, int flags)
+{
+	int fd;
+
+	if (is_placed)
+		fd = sw_libc.fcntl(s->fd, flags & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+	else
+		fd = sw_libc.socket(s->domain, SOCK_STREAM | flags, IPPROTO_TCP);
+	return fd < 0 ? -errno : fd;
+}
+
 static int accept_san(struct sw_sock *s, struct pv_ep *l, int flags, struct sd_addr *peer)
 {
 	struct sw_sock *c;
 	struct pv_info info;
-	int fd = sw_libc.socket(s->domain, SOCK_STREAM | flags, IPPROTO_TCP), r;
+	bool is_placed = l->pv == sw_rt.shm;
+	int fd = accepted_fd(s, is_placed, flags), r;
 
 	if (fd < 0)
-		return -errno;
+		return fd;
 	c = sw_sock_new(fd, s->domain, SW_IDLE);
 	if (!c) {
 		sw_libc.close(fd);
@@ -141,7 +157,9 @@ static int accept_san(struct sw_sock *s, struct pv_ep *l, int flags, struct sd_a
 	c->reason = c->ep->pv == sw_rt.loop ? SD_REASON_LOOP : SD_REASON_SAN;
 	sw_options_inherit(s, c);
 	sw_options_apply(c);
-	r = sw_sock_take_place(c);
+	if (!is_placed)
+		sw_options_to_kernel(c);
+	r = sw_sock_take_place(c, false);
 	if (r) {
 		sw_fd_drop(fd);
 		sw_libc.close(fd);

@@ -24,10 +24,19 @@ static bool has_connections(void)
 }
 
 /* A forked child has not used its connections yet, and will have no room for descriptors. */
+static void make_ready(void)
+{
+	pv_waiter_self(sw_rt.domain);
+	for (int fd = sw_fd_next(0); fd >= 0; fd = sw_fd_next(fd + 1)) {
+		if (sw_sock_at(fd))
+			sw_sock_kernel_fd(sw_sock_at(fd));
+	}
+}
+
 static void prepare(void)
 {
 	if (has_connections() && sw_enter()) {
-		pv_waiter_self(sw_rt.domain);
+		make_ready();
 		sw_leave();
 	}
 }
@@ -37,7 +46,7 @@ static bool confine(void)
 {
 	if (sw_rt.confined || !has_connections() || !sw_enter())
 		return false;
-	pv_waiter_self(sw_rt.domain);
+	make_ready();
 	sw_rt.shm->ops->confine(sw_rt.shm, true);
 	sw_rt.confined = true;
 	sd_log_open(SD_LOG_ERROR, say_nothing, NULL);

@@ -148,7 +148,7 @@ static void succeed(struct sw_sock *s, enum sd_reason reason)
 
 	s->ep->ops->info(s->ep, &info);
 	s->local = info.local;
-	if (sw_sock_take_place(s))
+	if (sw_sock_take_place(s, true))
 		sd_error(
 			"a connection's descriptor cannot take its place (%s); other processes cannot use it",
 			strerror(errno));

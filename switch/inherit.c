@@ -3,7 +3,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -69,22 +68,6 @@ size_t sw_note_of(const struct sw_sock *s, uint8_t out[PV_NOTE_SIZE])
 	return sizeof n;
 }
 
-/* The kernel's socket stayed behind; another one has the options. */
-static void make_shadow(struct sw_sock *s, const struct sw_note *n)
-{
-	int one = 1;
-
-	s->shadow = sd_fd_raise(sw_libc.socket(s->domain, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
-	if (s->shadow < 0)
-		return;
-	sw_fd_guard(NULL, s->shadow, PV_GUARD_KEPT);
-	if (n->nodelay)
-		sw_libc.setsockopt(s->shadow, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	if (n->keepalive)
-		sw_libc.setsockopt(s->shadow, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-	sw_options_read(s);
-}
-
 static void become(struct sw_sock *s)
 {
 	uint8_t bytes[PV_NOTE_SIZE];
@@ -109,7 +92,9 @@ static void become(struct sw_sock *s)
 	s->peer = info.peer;
 	s->domain = n.v6 || info.local.family == 6 ? AF_INET6 : AF_INET;
 	s->role = n.role ? SW_SERVER : SW_CLIENT;
-	make_shadow(s, &n);
+	s->placed = true; /* the kernel's socket stayed behind */
+	s->options.nodelay = n.nodelay != 0;
+	s->options.keepalive = n.keepalive != 0;
 	s->reason = SD_REASON_SAN;
 	stat_count(s->reason);
 	sw_sock_set_state(s, SW_CONNECTED);

@@ -15,9 +15,6 @@
 #include "switch/stream.h"
 #include "switch/tcpinfo.h"
 
-/* The kernel answers. */
-#define KERNELS 1
-
 /* --- getsockopt --- */
 
 static int give(void *value, socklen_t *len, const void *from, size_t size)
@@ -72,7 +69,7 @@ static int so_error(struct sw_sock *s, void *value, socklen_t *len)
 	case SW_LISTENING:
 	case SW_IDLE:
 	case SW_KERNEL:
-		return KERNELS;
+		return SW_KERNELS;
 	}
 	return give_int(value, len, error);
 }
@@ -103,13 +100,26 @@ static int san_getsockopt(struct sw_sock *s, int level, int name, void *value, s
 		if (name == TCP_MAXSEG && s->state == SW_CONNECTED)
 			return max_segment(s, value, len);
 	}
-	return KERNELS;
+	return SW_KERNELS;
+}
+
+/* The kernel's socket is not what the program's descriptor is. */
+static int placed_getsockopt(struct sw_sock *s, int level, int name, void *value, socklen_t *len)
+{
+	int fd, v;
+
+	if (sw_sock_lacks_kernel(s) && !sw_options_get(s, level, name, &v))
+		return give_int(value, len, v);
+	fd = sw_sock_kernel_fd(s);
+	if (fd < 0)
+		return -ENOBUFS;
+	return sw_libc.getsockopt(fd, level, name, value, len) ? -errno : 0;
 }
 
 SW_EXPORT int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict len)
 {
 	struct sw_sock *s;
-	int r = KERNELS;
+	int r = SW_KERNELS;
 
 	if (sw_fds_not_open(fd))
 		return (int)sw_result(-EBADF);
@@ -117,11 +127,11 @@ SW_EXPORT int getsockopt(int fd, int level, int name, void *restrict value, sock
 		s = sw_sock_hot(fd);
 		if (s)
 			r = san_getsockopt(s, level, name, value, len);
-		if (s && r == KERNELS && s->shadow >= 0)
-			r = sw_libc.getsockopt(s->shadow, level, name, value, len) ? -errno : 0;
+		if (s && r == SW_KERNELS && s->placed)
+			r = placed_getsockopt(s, level, name, value, len);
 		sw_leave();
 	}
-	return r == KERNELS ? sw_libc.getsockopt(fd, level, name, value, len) : (int)sw_result(r);
+	return r == SW_KERNELS ? sw_libc.getsockopt(fd, level, name, value, len) : (int)sw_result(r);
 }
 
 /* --- setsockopt --- */
@@ -164,6 +174,25 @@ static int set_bound(int fd, int level, int name, const void *value, socklen_t l
 	return r ? (int)sw_result(r) : sw_libc.setsockopt(fd, level, name, value, len);
 }
 
+static int tracked_setsockopt(struct sw_sock *s, int level, int name, const void *value, socklen_t len)
+{
+	int fd, r;
+
+	if (sw_sock_lacks_kernel(s)) {
+		r = sw_options_set(s, level, name, value, len);
+		if (r != SW_KERNELS)
+			return r;
+	}
+	fd = sw_sock_kernel_fd(s);
+	if (fd < 0)
+		return -ENOBUFS;
+	if (sw_libc.setsockopt(fd, level, name, value, len))
+		return -errno;
+	if (s->state != SW_KERNEL)
+		sw_options_mirror(s, level, name);
+	return 0;
+}
+
 SW_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
 	struct sw_sock *s;
@@ -176,11 +205,9 @@ SW_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen
 	if (!sw_fd_obj(fd) || !sw_enter())
 		return sw_libc.setsockopt(fd, level, name, value, len);
 	s = sw_sock_at(fd);
-	r = sw_libc.setsockopt(s ? sw_sock_kernel_fd(s) : fd, level, name, value, len);
-	if (!r && s && s->state != SW_KERNEL)
-		sw_options_mirror(s, level, name);
+	r = s ? tracked_setsockopt(s, level, name, value, len) : SW_KERNELS;
 	sw_leave();
-	return r;
+	return r == SW_KERNELS ? sw_libc.setsockopt(fd, level, name, value, len) : (int)sw_result(r);
 }
 
 /* --- O_NONBLOCK --- */
@@ -292,7 +319,7 @@ static int queued(struct sw_sock *s, unsigned long request, int *out)
 	if (s->state == SW_CONNECTED)
 		s->ep->ops->info(s->ep, &info);
 	else if (s->state == SW_LISTENING)
-		return KERNELS;
+		return SW_KERNELS;
 	if (request == SIOCINQ)
 		*out = clip(info.recv_queued);
 	else if (request == SIOCOUTQ)
@@ -307,7 +334,7 @@ static int queued(struct sw_sock *s, unsigned long request, int *out)
 static int san_ioctl(int fd, unsigned long request, int *out)
 {
 	struct sw_sock *s;
-	int r = KERNELS;
+	int r = SW_KERNELS;
 
 	if (sw_enter()) {
 		s = sw_sock_hot(fd);
@@ -318,7 +345,7 @@ static int san_ioctl(int fd, unsigned long request, int *out)
 			r = queued(s, request, out);
 		sw_leave();
 	}
-	return r == KERNELS ? sw_libc.ioctl(fd, request, out) : (int)sw_result(r);
+	return r == SW_KERNELS ? sw_libc.ioctl(fd, request, out) : (int)sw_result(r);
 }
 
 SW_EXPORT int ioctl(int fd, unsigned long request, ...)

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Which options the SAN path carries, which it does not, and how they get from the kernel's socket to the
- * endpoint. Values are always read back from the kernel's socket, which has checked, rounded and limited
- * them.
+ * endpoint. Values are read back from the kernel's socket, which has checked, rounded and limited them. An
+ * accepted connection may do without one: what programs set on all of theirs is judged here, and only other
+ * options make it have one.
  */
 #include "switch/options.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -31,19 +33,25 @@
 
 /* --- what is carried --- */
 
-/* The integers among them. initial: what a fresh kernel socket has. */
+#define BOOLEAN 0, 0
+
+/* The integers among them. initial: what a fresh kernel socket has. What it takes is Linux's
+ * (net/ipv4/tcp.c). */
 static const struct carried {
 	int level, name;
 	size_t field;
 	int initial;
+	int min, max;
 } carried[] = {
-	{IPPROTO_TCP, TCP_NODELAY, offsetof(struct pv_options, nodelay), 0},
-	{IPPROTO_TCP, TCP_CORK, offsetof(struct pv_options, cork), 0},
-	{IPPROTO_TCP, TCP_USER_TIMEOUT, offsetof(struct pv_options, user_timeout_ms), 0},
-	{SOL_SOCKET, SO_KEEPALIVE, offsetof(struct pv_options, keepalive), 0},
-	{IPPROTO_TCP, TCP_KEEPIDLE, offsetof(struct pv_options, keep_idle_s), OPT_KEEP_IDLE_DEFAULT},
-	{IPPROTO_TCP, TCP_KEEPINTVL, offsetof(struct pv_options, keep_interval_s), OPT_KEEP_INTERVAL_DEFAULT},
-	{IPPROTO_TCP, TCP_KEEPCNT, offsetof(struct pv_options, keep_count), OPT_KEEP_COUNT_DEFAULT},
+	{IPPROTO_TCP, TCP_NODELAY, offsetof(struct pv_options, nodelay), 0, BOOLEAN},
+	{IPPROTO_TCP, TCP_CORK, offsetof(struct pv_options, cork), 0, BOOLEAN},
+	{IPPROTO_TCP, TCP_USER_TIMEOUT, offsetof(struct pv_options, user_timeout_ms), 0, 0, INT_MAX},
+	{SOL_SOCKET, SO_KEEPALIVE, offsetof(struct pv_options, keepalive), 0, BOOLEAN},
+	{IPPROTO_TCP, TCP_KEEPIDLE, offsetof(struct pv_options, keep_idle_s), OPT_KEEP_IDLE_DEFAULT, 1,
+		32767},
+	{IPPROTO_TCP, TCP_KEEPINTVL, offsetof(struct pv_options, keep_interval_s), OPT_KEEP_INTERVAL_DEFAULT,
+		1, 32767},
+	{IPPROTO_TCP, TCP_KEEPCNT, offsetof(struct pv_options, keep_count), OPT_KEEP_COUNT_DEFAULT, 1, 127},
 };
 #define N_CARRIED  (sizeof carried / sizeof *carried)
 #define FIRST_KEEP 4 /* only these need reading when keepalive is on */
@@ -51,6 +59,15 @@ static const struct carried {
 static int *field_of(struct pv_options *o, const struct carried *c)
 {
 	return (int *)((char *)o + c->field);
+}
+
+static const struct carried *find_carried(int level, int name)
+{
+	for (unsigned i = 0; i < N_CARRIED; i++) {
+		if (level == carried[i].level && name == carried[i].name)
+			return &carried[i];
+	}
+	return NULL;
 }
 
 int sw_option_int(int fd, int level, int name)
@@ -299,30 +316,77 @@ static void mirror_socket(struct sw_sock *s, int name)
 	}
 }
 
-static void mirror_int(struct sw_sock *s, const struct carried *c)
+/* What a program that asks is told. */
+static int value_of(struct sw_sock *s, const struct carried *c)
+{
+	int value = *field_of(&s->options, c);
+
+	if (!sw_sock_lacks_kernel(s))
+		return sw_option_int(sw_sock_kernel_fd(s), c->level, c->name);
+	return value < 0 ? c->initial : value;
+}
+
+static void mirror_int(struct sw_sock *s, const struct carried *c, int value)
 {
 	struct pv_options changed = PV_OPTIONS_NONE;
-	int value = sw_option_int(sw_sock_kernel_fd(s), c->level, c->name);
 
 	*field_of(&s->options, c) = *field_of(&changed, c) = value;
 	/* Their values had no meaning before. */
 	for (unsigned i = FIRST_KEEP; changed.keepalive > 0 && i < N_CARRIED; i++)
 		*field_of(&s->options, &carried[i]) = *field_of(&changed, &carried[i]) =
-			sw_option_int(sw_sock_kernel_fd(s), carried[i].level, carried[i].name);
+			value_of(s, &carried[i]);
 	tell_endpoint(s, &changed);
 }
 
 void sw_options_mirror(struct sw_sock *s, int level, int name)
 {
+	const struct carried *c = find_carried(level, name);
 	int saved_errno = errno;
 
-	for (unsigned i = 0; i < N_CARRIED; i++) {
-		if (level == carried[i].level && name == carried[i].name)
-			mirror_int(s, &carried[i]);
-	}
+	if (c)
+		mirror_int(s, c, value_of(s, c));
 	if (level == SOL_SOCKET)
 		mirror_socket(s, name);
 	errno = saved_errno;
+}
+
+/* --- without a kernel socket --- */
+
+int sw_options_set(struct sw_sock *s, int level, int name, const void *value, socklen_t len)
+{
+	const struct carried *c = find_carried(level, name);
+	int v;
+
+	if (!c || !value)
+		return SW_KERNELS;
+	if (len < sizeof v || len > INT_MAX)
+		return -EINVAL;
+	memcpy(&v, value, sizeof v);
+	if (c->min == c->max)
+		v = v != 0;
+	else if (v < c->min || v > c->max)
+		return -EINVAL;
+	mirror_int(s, c, v);
+	return 0;
+}
+
+int sw_options_get(struct sw_sock *s, int level, int name, int *value)
+{
+	const struct carried *c = find_carried(level, name);
+
+	if (c)
+		*value = value_of(s, c);
+	else if (level == SOL_SOCKET && name == SO_TYPE)
+		*value = SOCK_STREAM;
+	else if (level == SOL_SOCKET && name == SO_PROTOCOL)
+		*value = IPPROTO_TCP;
+	else if (level == SOL_SOCKET && name == SO_DOMAIN)
+		*value = s->domain;
+	else if (level == SOL_SOCKET && name == SO_ACCEPTCONN)
+		*value = 0;
+	else
+		return SW_KERNELS;
+	return 0;
 }
 
 /* --- to a fresh kernel socket --- */
@@ -342,28 +406,32 @@ static void set_int(int fd, int level, int name, int value)
 
 void sw_options_inherit(const struct sw_sock *listener, struct sw_sock *s)
 {
-	int saved_errno = errno;
-
 	s->options = listener->options;
 	s->linger = listener->linger;
 	s->recv_low = listener->recv_low;
 	s->recv_timeout_ns = listener->recv_timeout_ns;
 	s->send_timeout_ns = listener->send_timeout_ns;
+}
+
+void sw_options_to_kernel(struct sw_sock *s)
+{
+	int saved_errno = errno, fd = sw_sock_kernel_fd(s);
+
 	for (unsigned i = 0; i < N_CARRIED; i++) {
 		int value = *field_of(&s->options, &carried[i]);
 
 		if (value >= 0 && value != carried[i].initial)
-			set_int(sw_sock_kernel_fd(s), carried[i].level, carried[i].name, value);
+			set_int(fd, carried[i].level, carried[i].name, value);
 	}
 	if (s->options.send_buffer >= 0)
-		set_int(sw_sock_kernel_fd(s), SOL_SOCKET, SO_SNDBUF, (int)s->options.send_buffer);
+		set_int(fd, SOL_SOCKET, SO_SNDBUF, (int)s->options.send_buffer);
 	if (s->options.recv_buffer >= 0)
-		set_int(sw_sock_kernel_fd(s), SOL_SOCKET, SO_RCVBUF, (int)s->options.recv_buffer);
+		set_int(fd, SOL_SOCKET, SO_RCVBUF, (int)s->options.recv_buffer);
 	if (s->linger.l_onoff)
-		sw_libc.setsockopt(sw_sock_kernel_fd(s), SOL_SOCKET, SO_LINGER, &s->linger, sizeof s->linger);
+		sw_libc.setsockopt(fd, SOL_SOCKET, SO_LINGER, &s->linger, sizeof s->linger);
 	if (s->recv_low > 1)
-		set_int(sw_sock_kernel_fd(s), SOL_SOCKET, SO_RCVLOWAT, s->recv_low);
-	set_timeout(sw_sock_kernel_fd(s), SO_RCVTIMEO, s->recv_timeout_ns);
-	set_timeout(sw_sock_kernel_fd(s), SO_SNDTIMEO, s->send_timeout_ns);
+		set_int(fd, SOL_SOCKET, SO_RCVLOWAT, s->recv_low);
+	set_timeout(fd, SO_RCVTIMEO, s->recv_timeout_ns);
+	set_timeout(fd, SO_SNDTIMEO, s->send_timeout_ns);
 	errno = saved_errno;
 }

@@ -72,7 +72,7 @@ void sw_fd_drop(int fd)
 		struct sw_sock *s = sw_sock_of(o);
 
 		s->fd = other_fd_of(o);
-		if (s->shadow >= 0 && s->ep)
+		if (s->placed && s->ep)
 			s->ep->ops->moved(s->ep, s->fd);
 	}
 }
@@ -215,25 +215,43 @@ static int put_everywhere(struct sw_sock *s, int what)
 	return r;
 }
 
-int sw_sock_take_place(struct sw_sock *s)
+/* fd, a new one or negative with errno set, is the kernel's socket from now on. */
+static int set_shadow(struct sw_sock *s, int fd)
+{
+	s->shadow = sd_fd_raise(fd);
+	if (s->shadow < 0)
+		return -errno;
+	sw_fd_guard(NULL, s->shadow, PV_GUARD_KEPT);
+	return 0;
+}
+
+int sw_sock_kernel_fd(struct sw_sock *s)
+{
+	if (!s->placed)
+		return s->fd;
+	if (s->shadow < 0 && !sw_rt.confined &&
+		!set_shadow(s, sw_libc.socket(s->domain, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)))
+		sw_options_to_kernel(s);
+	return s->shadow;
+}
+
+int sw_sock_take_place(struct sw_sock *s, bool keep)
 {
 	uint8_t note[PV_NOTE_SIZE];
-	int end = s->ep->ops->take_fd(s->ep, note, sw_note_of(s, note)), flags, r = 0;
+	int end = s->ep->ops->take_fd(s->ep, note, sw_note_of(s, note)), r = 0;
+	bool nonblock = keep ? sw_libc.fcntl(s->fd, F_GETFL) & O_NONBLOCK : s->nonblock;
 
 	if (end < 0)
 		return 0;
-	s->shadow = sd_fd_raise(sw_libc.fcntl(s->fd, F_DUPFD_CLOEXEC, 0));
-	if (s->shadow < 0) {
-		r = -errno;
-		sw_libc.close(end);
-		return r;
-	}
-	sw_fd_guard(NULL, s->shadow, PV_GUARD_KEPT);
-	flags = sw_libc.fcntl(s->fd, F_GETFL);
-	if (flags & O_NONBLOCK)
+	if (keep)
+		r = set_shadow(s, sw_libc.fcntl(s->fd, F_DUPFD_CLOEXEC, 0));
+	if (!r && nonblock)
 		sw_libc.fcntl(end, F_SETFL, O_NONBLOCK);
-	r = put_everywhere(s, end);
-	s->ep->ops->moved(s->ep, s->fd);
+	if (!r) {
+		r = put_everywhere(s, end);
+		s->placed = true;
+		s->ep->ops->moved(s->ep, s->fd);
+	}
 	sw_libc.close(end);
 	return r;
 }
@@ -249,8 +267,9 @@ static void close_shadow(struct sw_sock *s)
 
 void sw_sock_leave_place(struct sw_sock *s)
 {
-	if (s->shadow >= 0)
-		put_everywhere(s, s->shadow);
+	if (s->placed)
+		put_everywhere(s, sw_sock_kernel_fd(s));
+	s->placed = false;
 	close_shadow(s);
 }
 
@@ -349,7 +368,7 @@ void sw_sock_orphan(struct sw_sock *s)
 {
 	s->fd = -1;
 	/* A thread may wait with it still, and the number be another's meanwhile. */
-	if (s->shadow >= 0 && s->ep)
+	if (s->placed && s->ep)
 		s->ep->ops->moved(s->ep, -1);
 	sw_epset_target_gone(&s->watchers);
 	/* A thread that waits in accept() does not keep the port; one that waits in recv() keeps the

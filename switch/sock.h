@@ -36,8 +36,8 @@ struct sw_sock {
 	struct sw_obj obj;
 	enum sw_state state;
 	int fd;		      /* one of its descriptors */
-	int shadow;	      /* the kernel's TCP socket, where the connection's own descriptor has taken its
-				 place; -1: fd is it */
+	bool placed;	      /* the connection's own descriptor has the place of the kernel's TCP socket */
+	int shadow;	      /* which is this one then; -1: an accepted connection has needed none yet */
 	int domain;	      /* AF_INET or AF_INET6 */
 	bool nonblock;	      /* O_NONBLOCK as the application sees it */
 	bool was_forked;      /* a listener that forked processes have in common */
@@ -83,12 +83,6 @@ static inline bool sw_sock_is_san(const struct sw_sock *s)
 	       s->state == SW_DEAD || (s->state == SW_LISTENING && (s->n_listeners || s->late));
 }
 
-/* The kernel's TCP socket, which has the options. */
-static inline int sw_sock_kernel_fd(const struct sw_sock *s)
-{
-	return s->shadow >= 0 ? s->shadow : s->fd;
-}
-
 static inline struct sw_sock *sw_sock_of(struct sw_obj *o)
 {
 	return container_of(o, struct sw_sock, obj);
@@ -132,8 +126,16 @@ void sw_sock_ready(void *user, unsigned events);
 void sw_sock_orphan(struct sw_sock *s);
 /* Only the kernel listens from now on. */
 void sw_sock_stop_listening(struct sw_sock *s);
-/* Lets the endpoint's own descriptor, if it has one, take the place of the kernel's socket. 0 or -errno. */
-int sw_sock_take_place(struct sw_sock *s);
+/* The kernel's TCP socket, made if there is none yet; -1: that failed. */
+int sw_sock_kernel_fd(struct sw_sock *s);
+/* There is none, and most connections never need one. */
+static inline bool sw_sock_lacks_kernel(const struct sw_sock *s)
+{
+	return s->placed && s->shadow < 0;
+}
+/* Lets the endpoint's own descriptor, if it has one, take the place of what the program has: the kernel's
+ * socket, which is kept beside, or something that only holds the number. 0 or -errno. */
+int sw_sock_take_place(struct sw_sock *s, bool keep);
 /* The kernel's socket is what its descriptors are again. */
 void sw_sock_leave_place(struct sw_sock *s);
 /* The endpoint is of no more use: it is closed, and what it was remains in the record. */
