@@ -3,6 +3,7 @@
  * one. */
 #include "provider/arena.h"
 
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -99,6 +100,14 @@ void arena_free(struct arena *a, void *p, size_t size)
 	memcpy(p, &a->free[c], sizeof a->free[c]);
 	a->free[c] = p;
 	a->in_use -= (size_t)1 << c;
+}
+
+void arena_idle(void *p, size_t size)
+{
+	uintptr_t from = round_page((uintptr_t)p), to = ((uintptr_t)p + size) & ~(uintptr_t)(PAGE - 1);
+
+	if (from < to)
+		madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
 void arena_close(struct arena *a)

@@ -22,6 +22,8 @@ struct arena {
 /* Zeroed memory of at least size bytes, aligned to the smaller of size and a page; NULL: none. */
 void *arena_alloc(struct arena *a, size_t size);
 void arena_free(struct arena *a, void *p, size_t size);
+/* The pages inside it go back to the system; what is there from then on is anything until it is written. */
+void arena_idle(void *p, size_t size);
 /* Unmaps all but blocks of more than a MiB, which have to be freed one by one. */
 void arena_close(struct arena *a);
 

@@ -67,6 +67,11 @@ static void on_free(void *ctx, void *p, size_t size)
 	arena_free(&e->arena, p, size);
 }
 
+static void on_idle(void *ctx, void *p, size_t size)
+{
+	arena_idle(p, size);
+}
+
 static const struct tp_ops transport_ops = {
 	.size = sizeof transport_ops,
 	.event = on_event,
@@ -75,6 +80,7 @@ static const struct tp_ops transport_ops = {
 	.found = on_found,
 	.alloc = on_alloc,
 	.free = on_free,
+	.idle = on_idle,
 };
 
 /* --- life --- */

@@ -79,7 +79,7 @@ static void init_fields(struct tp_conn *c, struct tp *t)
 	c->probe_at = c->ack_at = c->reorder_at = c->state_until = c->init_at = c->cork_until = c->keep_at =
 		NEVER;
 	c->probe_interval = 2 * SD_MS;
-	c->last_heard = c->progress = c->last_send = t->now;
+	c->last_heard = c->progress = c->last_send = c->rest_since = t->now;
 	list_init(&c->out);
 	list_init(&c->ack_node);
 	list_init(&c->lnode);

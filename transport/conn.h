@@ -175,6 +175,8 @@ struct tp_conn {
 	struct list lnode;	   /* on one of the listener's lists */
 	struct tp_conn *hash_next; /* by peer_cid */
 	struct tp_conn *free_next;
+	uint64_t rest_seen, rest_since; /* bytes written and received in all, and since when so many */
+	bool rests;			/* its rings' memory has been given back */
 	uint8_t peer_token[16], cookie[16];
 	uint64_t bytes_received, packets_sent, packets_received, retransmits;
 	struct tp_path path;
@@ -212,6 +214,8 @@ struct tp_pool {
 	unsigned spare; /* how many connections should be in store for incoming INITs */
 	struct tp_garbage *garbage;
 	struct tp_garbage *slabs; /* everything connections live in */
+	uint64_t rest_at;	  /* when idle connections are looked for next, and from where on */
+	uint32_t rest_index;
 };
 
 /* When a peer host was last seen, for noticing that it has been restarted. */

@@ -15,6 +15,9 @@
 #define REORDERS_AT_ONCE 8
 #define REORDERS_MIN	 32
 #define REORDERS_MAX	 1024
+#define REST_SHARE	 16u   /* so often within rest_ns */
+#define REST_LOOKS	 256u  /* at connections at once */
+#define REST_SLOTS	 4096u /* in which these are looked for */
 
 static int add_conns(struct tp *t)
 {
@@ -195,8 +198,50 @@ void tp_pool_destroy(struct tp *t)
 	free_list(t, t->pool.slabs);
 }
 
+/* The connection keeps its rings: their size is what the peer has been told, and what they have grown to. */
+static void rest(struct tp_conn *c)
+{
+	struct tp *t = c->tp;
+	uint64_t seen = c->snd_end + c->rcv_off;
+
+	if (seen != c->rest_seen) {
+		c->rest_seen = seen;
+		c->rest_since = t->now;
+		c->rests = false;
+	}
+	if (c->rests || t->now - c->rest_since < t->cfg.rest_ns)
+		return;
+	if (c->snd_acked != c->snd_end || c->rcv_read != c->rcv_off || c->reorder)
+		return;
+	if (c->snd.size)
+		t->ops.idle(t->ctx, c->snd.data, c->snd.size);
+	if (c->rcv.size)
+		t->ops.idle(t->ctx, c->rcv.data, c->rcv.size);
+	c->rests = true;
+}
+
+static void rest_some(struct tp *t)
+{
+	struct tp_pool *p = &t->pool;
+	unsigned looks = 0;
+
+	if (!t->ops.idle || t->now < p->rest_at)
+		return;
+	p->rest_at = t->now + t->cfg.rest_ns / REST_SHARE;
+	for (uint32_t n = 0; n < REST_SLOTS && n < t->max_conns && looks < REST_LOOKS; n++) {
+		struct tp_conn *c = t->slots[p->rest_index];
+
+		p->rest_index = p->rest_index + 1 < t->max_conns ? p->rest_index + 1 : 0;
+		if (c) {
+			looks++;
+			rest(c);
+		}
+	}
+}
+
 void tp_refill(struct tp *t)
 {
+	rest_some(t);
 	tp_pool_trim(t);
 	tp_pool_fill(
 		t, t->pool.spare, t->pool.spare); /* short of memory: the INITs that find none are repeated */

@@ -113,6 +113,8 @@
 	X(reset_on_data)                                                                                     \
 	X(peer_bye)                                                                                          \
 	X(lingering)                                                                                         \
+	X(rest_seen)                                                                                         \
+	X(rest_since)                                                                                        \
 	X(error)                                                                                             \
 	X(peer_token)                                                                                        \
 	X(cookie)                                                                                            \
@@ -136,6 +138,7 @@
 	X(lnode)                                                                                             \
 	X(hash_next)                                                                                         \
 	X(free_next)                                                                                         \
+	X(rests)                                                                                             \
 	X(sent_min)
 
 struct field {

@@ -32,6 +32,7 @@ static int settle_config(struct tp_config *cfg)
 	set_default64(&cfg->connect_timeout_ns, 200 * SD_MS);
 	set_default64(&cfg->dead_timeout_ns, 5 * SD_S);
 	set_default64(&cfg->keepalive_ns, 2 * SD_S);
+	set_default64(&cfg->rest_ns, 5 * SD_S);
 	if (cfg->max_conns > 1u << TP_CID_BITS || !power_of_two(cfg->window_packets) ||
 		cfg->window_packets > TP_BITS || cfg->window_packets < TP_SENT_MIN ||
 		!power_of_two(cfg->ring_min) || !power_of_two(cfg->ring_max) || cfg->ring_min < 4096 ||

@@ -88,6 +88,9 @@ struct tp_ops {
 	 * tp_write, tp_read, tp_grow, tp_restore and tp_*close/destroy. Rings are page-multiples. */
 	void *(*alloc)(void *ctx, size_t size);
 	void (*free)(void *ctx, void *p, size_t size);
+	/* What is in a ring does not matter until it is written again: its pages may be given back to the
+	 * system. Only from tp_refill. NULL: they stay. */
+	void (*idle)(void *ctx, void *p, size_t size);
 };
 
 struct tp_config {
@@ -103,6 +106,7 @@ struct tp_config {
 	uint64_t dead_timeout_ns;    /* unacknowledged data for this long: -ETIMEDOUT; 0: 5 s */
 	uint64_t keepalive_ns;	     /* idle time before the first probe; 0: 2 s. Peer is dead after 5 probes
 				      * spread over dead_timeout_ns */
+	uint64_t rest_ns;	     /* rings that have been empty for this long go to tp_ops.idle; 0: 5 s */
 	bool crc; /* CRC32C trailer on what we send (both ends must agree; default in apps: on) */
 	const struct tp_cc_ops *cc; /* NULL: tp_cc_swift */
 };
@@ -169,9 +173,9 @@ void tp_listener_close(struct tp_listener *l);
 /* The oldest acceptable connection, or NULL. From here on events go to user. */
 struct tp_conn *tp_accept(struct tp_listener *l, void *user);
 bool tp_acceptable(const struct tp_listener *l);
-/* Refills the pools that incoming connections are made from and returns surplus memory. Call it now and then
- * outside packet handling, and after a burst of arrivals; costs next to nothing when there is nothing to do.
- */
+/* Refills the pools that incoming connections are made from and returns surplus memory, also that of idle
+ * connections' rings. Call it now and then outside packet handling, and after a burst of arrivals; costs next
+ * to nothing when there is nothing to do. */
 void tp_refill(struct tp *t);
 
 /* Starts a connection along path (whose local and peer carry the sockets' ports). Ends in TP_EV_OPEN or

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,6 +59,35 @@ static void arena__blocks_are_zeroed_and_apart(void **state)
 			arena_free(&a, block[k], size[k]);
 	}
 	assert_int_equal(a.in_use, 0);
+	arena_close(&a);
+}
+
+static bool is_resident(const void *page)
+{
+	unsigned char in = 0;
+
+	assert_int_equal(mincore((void *)page, 4096, &in), 0);
+	return in & 1;
+}
+
+/* What was idle is there, and reads and writes as ever. */
+static void arena__idle_blocks(void **state)
+{
+	struct arena a = {0};
+	char *before = arena_alloc(&a, 4096), *p = arena_alloc(&a, 16384), *after = arena_alloc(&a, 4096);
+
+	memset(before, 1, 4096);
+	memset(p, 2, 16384);
+	memset(after, 3, 4096);
+	arena_idle(p, 16384);
+	for (unsigned i = 0; i < 16384; i += 4096)
+		assert_false(is_resident(p + i));
+	memset(p, 4, 16384);
+	for (unsigned i = 0; i < 4096; i++)
+		assert_true(before[i] == 1 && p[i] == 4 && p[4 * i] == 4 && after[i] == 3);
+	/* Less than a page is left alone. */
+	arena_idle(p + 1, 4096 + 4094);
+	assert_true(p[0] == 4 && p[4095] == 4 && p[8192] == 4);
 	arena_close(&a);
 }
 
@@ -147,6 +177,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(arena__blocks_are_zeroed_and_apart),
+		cmocka_unit_test(arena__idle_blocks),
 		cmocka_unit_test(arena__big_blocks),
 		cmocka_unit_test(arena__children_do_not_get_it),
 		cmocka_unit_test(bytering__against_a_model),

@@ -32,6 +32,15 @@ static void take(void *ctx, void *m, size_t size)
 	free(m);
 }
 
+static void idle(void *ctx, void *m, size_t size)
+{
+	struct puppet *p = ctx;
+
+	p->broke_rules |= !p->may_alloc;
+	p->rests++;
+	memset(m, 0xdb, size);
+}
+
 static void on_event(void *ctx, struct tp_conn *c, void *user, unsigned events)
 {
 	struct puppet *p = ctx;
@@ -75,6 +84,7 @@ static const struct tp_ops ops = {
 	.found = on_found,
 	.alloc = give,
 	.free = take,
+	.idle = idle,
 };
 
 void puppet_init(struct puppet *p)

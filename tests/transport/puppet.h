@@ -34,6 +34,7 @@ struct puppet {
 	struct wire_packet w; /* decoded, if it is DATA or ACK */
 	/* memory */
 	size_t blocks;
+	unsigned rests; /* rings that were given back, and filled with garbage */
 	bool may_alloc, no_memory, broke_rules;
 	unsigned allocs_left; /* 0: no limit; 1: none */
 };

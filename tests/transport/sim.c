@@ -58,6 +58,15 @@ static void host_free(void *ctx, void *p, size_t size)
 	free(p);
 }
 
+/* Whoever reads that again reads garbage. */
+static void host_idle(void *ctx, void *p, size_t size)
+{
+	struct sim_host *h = ctx;
+
+	h->sim->rests++;
+	memset(p, 0xdb, size);
+}
+
 /* --- hosts --- */
 
 void sim_path(struct sim_host *from, struct sim_host *to, uint16_t local_port, uint16_t peer_port,
@@ -112,6 +121,7 @@ static const struct tp_ops host_ops = {
 	.found = host_found,
 	.alloc = host_alloc,
 	.free = host_free,
+	.idle = host_idle,
 };
 
 void sim_boot(struct sim_host *h)
@@ -225,6 +235,7 @@ void sim_open(
 		h->addr.ip[0] = family == 4 ? 10 : 0xfd;
 		h->addr.ip[family == 4 ? 3 : 15] = (uint8_t)(i + 1);
 		h->max_payload = 1472;
+		h->cfg.rest_ns = (50 * SD_US) << (seed % 12);
 		h->burst = 64;
 		h->wake_at = h->app_at = SIM_NEVER;
 		h->inbox_tail = &h->inbox;

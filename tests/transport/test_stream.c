@@ -452,6 +452,55 @@ static void rings_stay_in_their_bounds(void **state)
 	assert_int_equal(tp_writable(q.c), 0);
 }
 
+/* Five seconds, and what a look at the connections takes. */
+static void rest_for(uint64_t ns)
+{
+	for (uint64_t t = 0; t < ns; t += 100 * SD_MS) {
+		puppet_wait(&p, 100 * SD_MS);
+		peer_ack(&p, &q, q.their_isn, NULL, 0, 0); /* it lives */
+		tp_refill(p.tp);
+		puppet_flush(&p);
+	}
+}
+
+static void empty_rings_are_given_back(void **state)
+{
+	piece(0, 0, 1000, 0);
+	expect_read(1000);
+	rest_for(4 * SD_S);
+	assert_int_equal(p.rests, 0);
+	rest_for(2 * SD_S);
+	assert_int_equal(p.rests, 1); /* nothing was ever sent */
+	rest_for(10 * SD_S);
+	assert_int_equal(p.rests, 1);
+	piece(1, 1000, 5000, 0);
+	rest_for(10 * SD_S);
+	assert_int_equal(p.rests, 1); /* not read yet */
+	expect_read(5000);
+	tp_refill(p.tp);
+	assert_int_equal(p.rests, 1); /* read a moment ago, but silent for long: at the next look */
+	rest_for(SD_S);
+	assert_int_equal(p.rests, 2);
+	/* With a gap there are bytes behind it. */
+	piece(3, 6500, 500, 0);
+	rest_for(10 * SD_S);
+	assert_int_equal(p.rests, 2);
+	piece(2, 6000, 500, 0);
+	expect_read(1000);
+	rest_for(10 * SD_S);
+	assert_int_equal(p.rests, 3);
+}
+
+static void unacknowledged_bytes_are_kept(void **state)
+{
+	write_bytes(0, 3000);
+	puppet_flush(&p);
+	puppet_wait(&p, 4 * SD_S);
+	tp_refill(p.tp);
+	puppet_flush(&p);
+	assert_int_equal(p.rests, 0);
+}
+
 static void room_to_write_is_told(void **state)
 {
 	q.window = 4096;
@@ -842,6 +891,8 @@ int main(void)
 		CASE(a_limited_sender_gets_a_larger_ring),
 		CASE(a_lazy_reader_gets_no_larger_ring),
 		CASE(rings_stay_in_their_bounds),
+		CASE(empty_rings_are_given_back),
+		CASE(unacknowledged_bytes_are_kept),
 		CASE(room_to_write_is_told),
 		CASE(a_shut_window_is_probed),
 		CASE(no_silly_packets),
