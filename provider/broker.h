@@ -54,11 +54,13 @@ struct broker_outside {
 };
 
 struct broker_config {
-	size_t size;			      /* sizeof(struct broker_config) */
-	uint32_t max_connections;	      /* of one user, counting each end; 0: 16384 */
-	uint64_t max_memory;		      /* of one user, in bytes: what the rings of its connections can
-						 come to; 0: a quarter of the machine's */
-	unsigned max_class;		      /* of rings, segment.h; 0: 6 (256 KiB) */
+	size_t size;		  /* sizeof(struct broker_config) */
+	uint32_t max_connections; /* of one user, counting each end; 0: 16384 */
+	uint64_t max_memory;	  /* of one user, in bytes: what the rings of its connections can
+				     come to; 0: a quarter of the machine's */
+	unsigned max_class;	  /* of rings, segment.h; 0: 6 (256 KiB) */
+	uint32_t patience_ms;	  /* that programs are to have with it: more than the outside's patience with
+				     other     hosts; 0: a second. At most ten minutes */
 	const struct broker_outside *outside; /* NULL: there are no other hosts. Outlives the broker */
 	/* May this program connect to addr, or be connected to at it (server)? NULL: all may. Asked for each
 	 * connection, so that the answer may change. */

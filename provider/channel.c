@@ -132,7 +132,9 @@ static bool check_body(const struct channel_message *m)
 	case CHANNEL_HELLO:
 		return m->hello.version && memchr(m->hello.program, 0, sizeof m->hello.program);
 	case CHANNEL_WELCOME:
-		return m->welcome.version <= CHANNEL_VERSION;
+		return m->welcome.version <= CHANNEL_VERSION &&
+		       m->welcome.patience_ms >= CHANNEL_PATIENCE_MS &&
+		       m->welcome.patience_ms <= CHANNEL_PATIENCE_MAX_MS;
 	case CHANNEL_CONNECT:
 		return check_connect(&m->connect);
 	case CHANNEL_LISTEN:

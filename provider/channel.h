@@ -36,9 +36,13 @@
 #include "base/addr.h"
 #include "base/reason.h"
 
-#define CHANNEL_VERSION	 1u
+#define CHANNEL_VERSION	 2u
 #define CHANNEL_FDS	 3u /* at most, in one message */
 #define CHANNEL_NAME_LEN 32u
+/* How long a program waits for an answer before it takes the daemon for dead; with other hosts, whose silence
+ * the daemon waits for, it is told in WELCOME. */
+#define CHANNEL_PATIENCE_MS	1000u
+#define CHANNEL_PATIENCE_MAX_MS 600000u
 
 enum channel_type {
 	CHANNEL_HELLO = 1,
@@ -69,6 +73,7 @@ struct channel_hello {
 struct channel_welcome {
 	uint32_t version;	  /* the lower of the two; 0: none in common, and the daemon hangs up */
 	uint32_t max_connections; /* this user's limit */
+	uint32_t patience_ms;	  /* to have with later requests */
 };
 
 struct channel_connect {

@@ -15,7 +15,7 @@
 #include "provider/domain_private.h"
 #include "provider/shm_private.h"
 
-#define PATIENCE_NS    (1 * SD_S) /* a daemon that does not answer for so long is none */
+#define PATIENCE_NS    (CHANNEL_PATIENCE_MS * SD_MS) /* with a greeting; others: as it says */
 #define RETRY_FIRST_NS (250 * SD_MS)
 #define RETRY_MAX_NS   (30 * SD_S)
 
@@ -44,7 +44,7 @@ static int wait_readable(int fd, uint64_t until)
 	return now < until && poll(&p, 1, (int)((until - now) / SD_MS) + 1) == 1 ? 0 : -ETIMEDOUT;
 }
 
-static int greet(int fd)
+static int greet(struct shm *x, int fd)
 {
 	struct channel_message m = {.type = CHANNEL_HELLO, .hello = {.version = CHANNEL_VERSION}};
 	int r;
@@ -57,6 +57,8 @@ static int greet(int fd)
 		r = channel_recv(fd, &m);
 	if (!r && (m.type != CHANNEL_WELCOME || m.welcome.version != CHANNEL_VERSION))
 		r = -EPROTO;
+	if (!r)
+		x->patience_ns = m.welcome.patience_ms * SD_MS;
 	channel_close_fds(&m);
 	return r;
 }
@@ -73,7 +75,7 @@ static int call_daemon(struct shm *x)
 	fd = sd_fd_raise(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 	if (fd < 0)
 		return -errno;
-	r = connect(fd, (struct sockaddr *)&a, sizeof a) ? -errno : greet(fd);
+	r = connect(fd, (struct sockaddr *)&a, sizeof a) ? -errno : greet(x, fd);
 	if (!r)
 		r = shm_open_events(x);
 	if (!r && epoll_ctl(x->events, EPOLL_CTL_ADD, fd, &ev))
@@ -120,7 +122,7 @@ int shm_ask(struct shm_ep *e, struct channel_message *m)
 	if (!r)
 		r = channel_send(x->channel, m);
 	if (!r) {
-		e->give_up_at = sd_clock_ns() + PATIENCE_NS;
+		e->give_up_at = sd_clock_ns() + x->patience_ns;
 		list_push_back(&x->requests, &e->request);
 	} else if (r == -EPIPE || r == -ECONNRESET) {
 		shm_hang_up(x);

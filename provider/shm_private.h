@@ -24,6 +24,7 @@ struct shm {
 	int channel; /* to the daemon, -1: none */
 	int events;  /* epoll over the channel, the endpoints' descriptors, bells and queues; -1 */
 	uint32_t next_id;
+	uint64_t patience_ns;		/* with an answer of the daemon's */
 	uint64_t retry_at, retry_after; /* the daemon is called */
 	unsigned n_listeners, n_untold; /* of those, that are still to be told the daemon */
 	struct sd_pace pace;		/* when the events are looked at next */

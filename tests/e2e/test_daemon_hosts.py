@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Programs of several hosts, each with a daemon that has the host's port."""
+import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
 
-from harness import KERNEL_ONLY, PYTHON, SANITIZED, Lab, Skip, check, equal, main, need, say, scenario, until
+from harness import KERNEL_ONLY, PYTHON, SANITIZED, SLOW, Lab, Skip, check, equal, main, need, say, scenario, until
 
 PORT = 7700
 MIB = 1 << 20
@@ -60,6 +62,32 @@ def killed_on_the_other_host():
             else:
                 until(lambda: not lab.connections(server, role="server"), 15, "the server's connection is gone")
                 server.signal(signal.SIGTERM)
+
+
+@scenario
+def a_silent_host_is_waited_for():
+    """For longer than a daemon that does not answer: this one will."""
+    with Lab("udp", mode="daemon") as lab:
+        conf = Path(lab.daemon_config("h1"))
+        # The sanitizers' tests have another one there.
+        text = re.sub(r"^find_timeout.*\n", "", conf.read_text(), flags=re.M)
+        conf.write_text("[global]\nfind_timeout = 2s\n" + text)
+        lab.restart_daemon("h1")
+        lab.peer("h2", "serve", lab.address("h2"), PORT, how="exec").until_listening(PORT, san=False)
+        near = lab.peer("h1", "serve", lab.address("h1"), PORT).until_listening(PORT, san=False)
+        silent = lab.daemon_pid("h2")
+        os.kill(silent, signal.SIGSTOP)
+        try:
+            far = lab.peer("h1", "ask", lab.address("h2"), PORT, "--hold", stdin=subprocess.PIPE)
+            far.until_line("holding")
+        finally:
+            os.kill(silent, signal.SIGCONT)
+        took = json.loads(far.lines()[0])["connected"]
+        if not KERNEL_ONLY:
+            check(2 <= took <= 4 * SLOW, f"connected after {took} s")
+            equal(lab.stat(far)["by_reason"], {"PEER_SILENT": 1}, "the connection to the silent host")
+        lab.peer("h1", "ask", lab.address("h1"), PORT).wait(10)
+        check(KERNEL_ONLY or lab.stat(near)["by_reason"] == {"SAN": 1}, f"inside the host: {lab.stat(near)}")
 
 
 # --- the kernel beside ---

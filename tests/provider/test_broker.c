@@ -24,6 +24,7 @@ static void hello__versions(void **state)
 	m = ask(newer, m);
 	assert_int_equal(m.welcome.version, CHANNEL_VERSION);
 	assert_true(m.welcome.max_connections > 0);
+	assert_int_equal(m.welcome.patience_ms, 1000);
 	assert_int_equal(stats().clients, 3);
 	/* A request before it. */
 	twice = listening(lo);

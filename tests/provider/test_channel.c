@@ -33,7 +33,7 @@
 static const struct {
 	unsigned body, fds; /* as the header tells it */
 } shapes[CHANNEL_TYPE_END] = {[CHANNEL_HELLO] = {36, 0},
-	[CHANNEL_WELCOME] = {8, 0},
+	[CHANNEL_WELCOME] = {12, 0},
 	[CHANNEL_CONNECT] = {48, 1},
 	[CHANNEL_CONNECTED] = {50, 3},
 	[CHANNEL_LISTEN] = {28, 1},
@@ -90,7 +90,8 @@ static struct channel_message sample(unsigned type)
 		m.hello = (struct channel_hello){.version = CHANNEL_VERSION, .program = "redis-server"};
 		break;
 	case CHANNEL_WELCOME:
-		m.welcome = (struct channel_welcome){.version = CHANNEL_VERSION, .max_connections = 1000};
+		m.welcome = (struct channel_welcome){
+			.version = CHANNEL_VERSION, .max_connections = 1000, .patience_ms = 1500};
 		break;
 	case CHANNEL_CONNECT:
 		m.connect = (struct channel_connect){.local = v6, .peer = v6};
@@ -347,6 +348,8 @@ static void channel__wrong_names_and_numbers(void **state)
 	WRONG(CHANNEL_HELLO, m.hello.version = 0);
 	WRONG(CHANNEL_WELCOME, m.welcome.version = CHANNEL_VERSION + 1);
 	WRONG(CHANNEL_WELCOME, m.welcome.version = UINT32_MAX);
+	WRONG(CHANNEL_WELCOME, m.welcome.patience_ms = CHANNEL_PATIENCE_MS - 1);
+	WRONG(CHANNEL_WELCOME, m.welcome.patience_ms = CHANNEL_PATIENCE_MAX_MS + 1);
 	WRONG(CHANNEL_REFUSED, m.refused.error = 0);
 	WRONG(CHANNEL_REFUSED, m.refused.error = -ECONNREFUSED);
 	WRONG(CHANNEL_REFUSED, m.refused.error = 4096);
