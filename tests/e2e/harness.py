@@ -82,7 +82,11 @@ class Program:
         return Path(self.err_path).read_text(errors="replace")
 
     def lines(self):
-        return self.output().splitlines()
+        """But for one that is being written."""
+        ended = not self.running()
+        text = self.output()
+        whole = ended or text.endswith("\n")
+        return text.splitlines() if whole else text.splitlines()[:-1]
 
     def json(self):
         """Its output's last line."""
