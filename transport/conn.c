@@ -8,6 +8,10 @@
 #include <errno.h>
 #include <stddef.h>
 
+#define KEEP_STEP    (250 * SD_MS)
+#define KEEP_AT_ONCE 128u
+#define KEEP_GAP     (2 * SD_MS) /* until the next so many */
+
 static const char *const state_names[] = {
 	[CONN_FREE] = "FREE",
 	[CONN_INIT_SENT] = "INIT_SENT",
@@ -206,12 +210,46 @@ void tp_conn_abort(struct tp_conn *c, enum wire_reset why, int error)
 	tp_conn_fail(c, error);
 }
 
+/*
+ * Silent connections are looked at together: whoever sleeps is woken for all of them at once. A step of a
+ * quarter of a second, or an eighth of the time that was asked for, is no matter. The one that has connected
+ * looks a step later, when the other end has just asked whether it lives.
+ */
+static uint64_t keepalive_time(const struct tp_conn *c, uint64_t since)
+{
+	uint64_t at = since + c->keep_idle, step = c->keep_idle / 8;
+
+	if (step > KEEP_STEP)
+		step = KEEP_STEP;
+	return step ? at + step - at % step + (c->initiator ? step : 0) : at;
+}
+
+/* But no more at once than find room in any queue. False: it has to wait for its turn, which is in keep_at.
+ */
+static bool has_its_turn(struct tp_conn *c, uint64_t now)
+{
+	struct tp *t = c->tp;
+
+	if (t->keep_turn < now) {
+		t->keep_turn = now;
+		t->keep_turns = 0;
+	}
+	if (t->keep_turns++ == KEEP_AT_ONCE) {
+		t->keep_turn += KEEP_GAP;
+		t->keep_turns = 1;
+	}
+	c->keep_queued = t->keep_turn > now;
+	if (c->keep_queued)
+		c->keep_at = t->keep_turn;
+	return !c->keep_queued;
+}
+
 void tp_conn_opened(struct tp_conn *c)
 {
 	c->init_at = c->state_until = NEVER;
 	tp_conn_set_state(c, c->lingering ? CONN_CLOSING : CONN_OPEN);
 	if (c->keep_idle) {
-		c->keep_at = c->tp->now + c->keep_idle;
+		c->keep_at = keepalive_time(c, c->tp->now);
 		tp_conn_timer(c, c->keep_at);
 	}
 	tp_cork_start(c);
@@ -221,6 +259,9 @@ void tp_conn_opened(struct tp_conn *c)
  * Hearing from it costs nothing per packet: whether anything was heard is looked up here. */
 static bool keepalive(struct tp_conn *c, uint64_t now)
 {
+	bool waited = c->keep_queued;
+
+	c->keep_queued = false;
 	if (c->rcv_fin) { /* nothing more is expected of the peer, and it may have forgotten us in good order
 			   */
 		c->keep_at = NEVER;
@@ -229,13 +270,15 @@ static bool keepalive(struct tp_conn *c, uint64_t now)
 	if (c->keep_sent && c->last_heard >= c->keep_probed)
 		c->keep_sent = 0;
 	if (!c->keep_sent && c->last_heard + c->keep_idle > now) {
-		c->keep_at = c->last_heard + c->keep_idle;
+		c->keep_at = keepalive_time(c, c->last_heard);
 		return true;
 	}
 	if (c->probe_at != NEVER) { /* data in flight is probed for faster than this */
-		c->keep_at = now + c->keep_idle;
+		c->keep_at = keepalive_time(c, now);
 		return true;
 	}
+	if (!waited && !has_its_turn(c, now))
+		return true;
 	if (c->keep_sent >= c->keep_probes) {
 		c->tp->stats.timeouts++;
 		tp_conn_abort(c, WIRE_RESET_TIMEOUT, -ETIMEDOUT);
@@ -327,7 +370,7 @@ void tp_set_keepalive(
 	c->keep_sent = 0;
 	c->keep_at = NEVER;
 	if (idle_ns && (c->state == CONN_OPEN || c->state == CONN_CLOSING)) {
-		c->keep_at = now + idle_ns;
+		c->keep_at = keepalive_time(c, now);
 		tp_conn_timer(c, c->keep_at);
 	}
 }

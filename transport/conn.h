@@ -159,6 +159,7 @@ struct tp_conn {
 	uint64_t init_interval;
 	uint64_t cork_until;
 	uint64_t keep_idle, keep_interval, keep_at, keep_probed;
+	bool keep_queued; /* keep_at is its turn among many */
 	uint64_t user_timeout;
 	uint64_t nonce, peer_epoch;
 	uint32_t isn;
@@ -244,6 +245,8 @@ struct tp {
 	struct tp_conn **peers; /* hash of peer_cid */
 	uint32_t peers_mask;
 	unsigned half_open, lingering;
+	uint64_t keep_turn; /* when the newest turn to ask a silent peer is, and how many have it */
+	unsigned keep_turns;
 	uint64_t epoch, id_counter;
 	struct sd_sipkey key_id, key_hash, key_cookie, key_find, key_node;
 	struct tp_listener *listeners[TP_PORT_BUCKETS];

@@ -98,6 +98,7 @@
 	X(keep_interval)                                                                                     \
 	X(keep_at)                                                                                           \
 	X(keep_probed)                                                                                       \
+	X(keep_queued)                                                                                       \
 	X(user_timeout)                                                                                      \
 	X(nonce)                                                                                             \
 	X(peer_epoch)                                                                                        \
