@@ -249,7 +249,7 @@ static void progress(void)
 
 static void call(int *p)
 {
-	struct channel_message m = {.type = CHANNEL_HELLO, .hello = {.version = 1}};
+	struct channel_message m = {.type = CHANNEL_HELLO, .hello = {.version = CHANNEL_VERSION}};
 
 	*p = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (connect(*p, (struct sockaddr *)&door, sizeof door)) {

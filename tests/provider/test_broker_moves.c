@@ -204,7 +204,7 @@ static bool takes_messages(int fd)
 static void any_step(struct world *w)
 {
 	int *p = &w->programs[below(w, N_PROGRAMS)], *h = &w->held[below(w, N_HELD)];
-	struct channel_message m = {.type = CHANNEL_HELLO, .hello = {.version = 1}};
+	struct channel_message m = {.type = CHANNEL_HELLO, .hello = {.version = CHANNEL_VERSION}};
 
 	if (*p < 0) {
 		*p = call();
