@@ -41,13 +41,18 @@ static struct line slots[2];
 static _Atomic unsigned generation; /* the low bit names the slot in use */
 static _Atomic int mode;
 static atomic_flag updating = ATOMIC_FLAG_INIT;
-static uint64_t first_tsc, first_ns;  /* written before mode leaves UNKNOWN */
-static uint64_t interval, last_slope; /* owned by whoever holds updating */
+static uint64_t first_tsc, first_ns, first_width; /* written before mode leaves UNKNOWN */
+static uint64_t interval, last_slope, last_doubt; /* owned by whoever holds updating */
 
-/* A pair of simultaneous readings: the tightest of a few tries, because we may be preempted between them. The
- * counter's is the one from before, so that a line through the pair is not behind what the kernel's clock has
- * told a caller: the first line would else step back. */
-static void read_pair(uint64_t *tsc, uint64_t *ns)
+/*
+ * A reading of the kernel's clock, and the counter's before and after it: the tightest of a few tries,
+ * because we may be preempted between them.
+ *
+ * Callers are told the kernel's time until there is a line, some of them late. So that none of them sees a
+ * step back, the first line is never behind that time: it begins with the counter from before a reading, and
+ * is as steep as if the very first reading had been made with the counter from after it.
+ */
+static void read_pair(uint64_t *before, uint64_t *ns, uint64_t *after)
 {
 	uint64_t best = UINT64_MAX;
 
@@ -56,8 +61,9 @@ static void read_pair(uint64_t *tsc, uint64_t *ns)
 
 		if (b - a < best) {
 			best = b - a;
-			*tsc = a;
+			*before = a;
 			*ns = t;
+			*after = b;
 		}
 	}
 }
@@ -94,9 +100,15 @@ static uint64_t true_slope(uint64_t tsc, uint64_t ns)
 	return (uint64_t)(((unsigned __int128)(ns - first_ns) << SHIFT) / (tsc - first_tsc));
 }
 
-static bool near(uint64_t a, uint64_t b)
+/* How much that may be off, as the readings took this many cycles. */
+static uint64_t doubt_of(uint64_t slope, uint64_t tsc, uint64_t width)
 {
-	return (a > b ? a - b : b - a) <= b / 128;
+	return (uint64_t)((unsigned __int128)slope * (first_width + width) / (tsc - first_tsc));
+}
+
+static bool near(uint64_t a, uint64_t b, uint64_t doubt)
+{
+	return (a > b ? a - b : b - a) <= b / 128 + doubt;
 }
 
 /* The slope that leads from `from` now to the kernel's time one interval ahead, at most a tenth off the true
@@ -114,16 +126,18 @@ static uint64_t aim(uint64_t slope, uint64_t from, uint64_t target)
 
 static void update(void)
 {
-	uint64_t tsc = 0, ns = 0, slope, at;
+	uint64_t tsc = 0, ns = 0, after = 0, slope, doubt, at;
 	bool first = mode == MEASURING;
 
-	read_pair(&tsc, &ns);
+	read_pair(&tsc, &ns, &after);
 	slope = true_slope(tsc, ns);
-	if (!slope || (!first && !near(slope, last_slope))) {
+	doubt = slope ? doubt_of(slope, tsc, after - tsc) : 0;
+	if (!slope || (!first && !near(slope, last_slope, doubt + last_doubt))) {
 		mode = KERNEL; /* the counter was reset or changed its rate: it is not what it claims to be */
 		return;
 	}
 	last_slope = slope;
+	last_doubt = doubt;
 	at = first ? ns : line_at(&slots[generation & 1], tsc);
 	if (!first && interval < LAST_INTERVAL)
 		interval = interval * 8 < LAST_INTERVAL ? interval * 8 : LAST_INTERVAL;
@@ -160,12 +174,15 @@ static bool counter_usable(void)
 
 static void start(void)
 {
+	uint64_t before = 0;
+
 	if (!counter_usable() || pthread_atfork(NULL, NULL, unlock_child)) {
 		mode = KERNEL;
 		return;
 	}
 	interval = FIRST_INTERVAL;
-	read_pair(&first_tsc, &first_ns);
+	read_pair(&before, &first_ns, &first_tsc);
+	first_width = first_tsc - before;
 	mode = MEASURING;
 }
 

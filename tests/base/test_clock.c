@@ -22,7 +22,9 @@
 #define NEAR (5 * SD_MS)
 
 static bool slow;
-static uint64_t jump; /* that the kernel's clock has made */
+static unsigned late, quick; /* so many readings are late, then so many are not, */
+static unsigned then_ms;     /* and the next one comes after a pause */
+static uint64_t jump;	     /* that the kernel's clock has made */
 static struct sd_rng rng;
 
 static uint64_t kernel_ns(void)
@@ -48,8 +50,12 @@ int clock_gettime(clockid_t id, struct timespec *ts)
 
 	if (id != CLOCK_MONOTONIC)
 		return (int)syscall(SYS_clock_gettime, id, ts);
-	if (when > 5)
+	if (when > 5 || late)
 		dawdle();
+	if (late)
+		late--;
+	else if (quick && !--quick)
+		usleep(then_ms * 1000);
 	ns = kernel_ns();
 	if (when && when <= 5)
 		dawdle();
@@ -107,6 +113,29 @@ static void clock__never_goes_back_at_the_start(void **state)
 		if (WEXITSTATUS(status))
 			fail_msg("process %u saw the clock go back", i);
 	}
+}
+
+/* The first reading was late, so that the line seems less steep than it is, and the process sleeps between
+ * drawing it and being told the kernel's time for the last time. */
+static void clock__is_not_behind_what_was_told(void **state)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child) {
+		uint64_t told;
+
+		late = 4;
+		sd_clock_ns();
+		usleep(2500);
+		quick = 6; /* one to see that it is time, four to measure */
+		then_ms = 10;
+		told = sd_clock_ns();
+		_exit(sd_clock_ns() < told);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 /* A counter that does not count what it did (the machine was moved, say) does not lead away for long. */
@@ -210,6 +239,7 @@ int main(void)
 	/* The first two come before anything has read the clock in this process. */
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(clock__never_goes_back_at_the_start),
+		cmocka_unit_test(clock__is_not_behind_what_was_told),
 		cmocka_unit_test(clock__follows_the_kernel),
 		cmocka_unit_test(clock__never_goes_back),
 		cmocka_unit_test(clock__never_goes_back_on_any_thread),
