@@ -260,6 +260,14 @@ void leave(struct queue *q)
 	close(q->lease);
 }
 
+void all_leave(struct queue *q, int socket, int client, int server)
+{
+	leave(q);
+	close(socket);
+	close(client);
+	close(server);
+}
+
 struct half half_of(const struct channel_message *m)
 {
 	return (struct half){m->fds[0], m->fds[1], m->fds[2], m->stream.local, m->stream.peer};
@@ -319,6 +327,7 @@ ino_t inode(int fd)
 	assert_int_equal(fstat(fd, &st), 0);
 	return st.st_ino;
 }
+
 /* --- another process goes on --- */
 
 /* The descriptors as they come to it: the same files. */

@@ -49,6 +49,7 @@ void nothing_left(void);
 /* For each test: a broker that nobody has called, and its end. */
 int rig_setup(void **state);
 int rig_teardown(void **state);
+#define CASE(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 /* Effective uid; back with 0. */
 void be(uid_t uid);
@@ -80,6 +81,8 @@ int listening(struct sd_addr a);
 struct channel_message try_listen(int p, int socket, struct sd_addr a, uint32_t backlog);
 struct queue listen_at(int p, int socket, struct sd_addr a, uint32_t backlog);
 void leave(struct queue *q);
+/* The end of a test with one listener and two programs. */
+void all_leave(struct queue *q, int socket, int client, int server);
 struct half half_of(const struct channel_message *m);
 void drop(struct half *h);
 struct channel_message try_connect(int p, struct sd_addr from, struct sd_addr to);

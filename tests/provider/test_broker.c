@@ -304,10 +304,7 @@ static void queue__backlog(void **state)
 		s = accept_from(&q);
 		drop(&s);
 	}
-	leave(&q);
-	close(socket);
-	close(p);
-	close(z);
+	all_leave(&q, socket, p, z);
 	nothing_left();
 }
 
@@ -435,10 +432,7 @@ static void queue__offered_again(void **state)
 	hears_nothing(q.fd);
 	drop(&s);
 	drop(&c);
-	leave(&q);
-	close(socket);
-	close(p);
-	close(z);
+	all_leave(&q, socket, p, z);
 	nothing_left();
 }
 
@@ -463,10 +457,7 @@ static void queue__in_vain(void **state)
 	}
 	assert_in_range(offers, 2, 5);
 	assert_int_equal(stats().streams, 0);
-	leave(&q);
-	close(socket);
-	close(p);
-	close(z);
+	all_leave(&q, socket, p, z);
 	nothing_left();
 }
 
@@ -485,10 +476,7 @@ static void queue__is_not_filled_by_what_was_taken(void **state)
 		drop(&c[i]);
 		drop(&s[i]);
 	}
-	leave(&q);
-	close(socket);
-	close(p);
-	close(z);
+	all_leave(&q, socket, p, z);
 	nothing_left();
 }
 
@@ -530,15 +518,10 @@ static void adopt__an_end(void **state)
 	turn();
 	assert_true(is_hung_up(s.bell));
 	drop(&s);
-	leave(&q);
-	close(socket);
-	close(p);
-	close(z);
+	all_leave(&q, socket, p, z);
 	close(x);
 	nothing_left();
 }
-
-#define CASE(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
 {

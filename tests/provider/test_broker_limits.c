@@ -66,10 +66,7 @@ static void limit__of_a_user(void **state)
 	/* BOB has room for two of the three that are left to it. */
 	turn();
 	assert_int_equal(stats().streams, 2);
-	leave(&q);
-	close(socket);
-	close(p);
-	close(z);
+	all_leave(&q, socket, p, z);
 	nothing_left();
 }
 
@@ -130,10 +127,7 @@ static void limit__of_memory(void **state)
 	c[0] = connect_to(p, lo, at(lo, port_of(socket)));
 	assert_int_equal(memory_of(&c[0]), first);
 	drop(&c[0]);
-	leave(&q);
-	close(socket);
-	close(p);
-	close(z);
+	all_leave(&q, socket, p, z);
 	nothing_left();
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
@@ -405,8 +399,6 @@ static void waste__circles(void **state)
 	pass(31 * SD_S);
 	nothing_left();
 }
-
-#define CASE(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
 {

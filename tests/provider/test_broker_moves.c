@@ -46,10 +46,7 @@ static void hand_over__all_there_is(void **state)
 	late = program();
 	close(late);
 	drop(&s);
-	leave(&q);
-	close(socket);
-	close(p);
-	close(z);
+	all_leave(&q, socket, p, z);
 	nothing_left();
 }
 
@@ -66,10 +63,7 @@ static void hand_over__who_has_more_than_is_allowed_keeps_it(void **state)
 	refused(try_connect(p, lo, at(lo, port_of(socket))), ECONNREFUSED, SD_REASON_LIMIT_USER);
 	for (unsigned i = 0; i < 3; i++)
 		drop(&c[i]);
-	leave(&q);
-	close(socket);
-	close(p);
-	close(z);
+	all_leave(&q, socket, p, z);
 	pass(2 * SD_S);
 	nothing_left();
 }
@@ -106,10 +100,7 @@ static void hand_over__of_what_makes_no_sense(void **state)
 	drop(&c);
 	drop(&s);
 	drop(&waits);
-	leave(&q);
-	close(socket);
-	close(p);
-	close(z);
+	all_leave(&q, socket, p, z);
 	pass(2 * SD_S);
 	nothing_left();
 }
@@ -323,8 +314,6 @@ static void anything__closed_in_the_middle(void **state)
 	assert_true(fds_open() < n_open);
 	open_broker(0);
 }
-
-#define CASE(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
 {
