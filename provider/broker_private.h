@@ -205,7 +205,7 @@ struct waste waste_of(struct broker *b, uid_t uid);
 void waste_socket(int fd);
 /* All that is left in m. */
 void waste_message(struct broker *b, uid_t uid, struct channel_message *m);
-/* So much of this user's waits to be closed that nothing more is taken from it for now. */
+/* So much of this user's waits to be closed that nothing more is taken from it until some has been. */
 bool waste_is_too_much(const struct broker *b, uid_t uid);
 void waste_collect(struct broker *b);
 /* From the one to the other this thread waits for nothing longer than some milliseconds. While there is much

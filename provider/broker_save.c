@@ -195,6 +195,7 @@ static void restore_stream(struct broker *b, struct sd_unpack *u, struct queue *
 	struct stream *s = stream_new(b);
 	struct stat st;
 	uint8_t due;
+	bool paid;
 
 	if (!sd_unpack_check(u, s != NULL))
 		return;
@@ -203,7 +204,7 @@ static void restore_stream(struct broker *b, struct sd_unpack *u, struct queue *
 		return;
 	}
 	sd_unpack_value(u, s->payer);
-	sd_unpack_value(u, s->paid);
+	sd_unpack_value(u, paid);
 	sd_unpack_value(u, s->path);
 	sd_unpack_value(u, s->netns);
 	sd_unpack_value(u, s->local);
@@ -214,12 +215,11 @@ static void restore_stream(struct broker *b, struct sd_unpack *u, struct queue *
 	s->socket = sd_unpack_fd(u);
 	s->offered = sd_unpack_fd(u);
 	if (!sd_unpack_check(u, s->memory >= 0 && !fstat(s->memory, &st))) {
-		s->paid = false;
 		stream_free(b, s);
 		return;
 	}
 	s->bytes = (uint64_t)st.st_size;
-	if (s->paid)
+	if (paid)
 		stream_pay(b, s);
 	if (q) {
 		s->n_offers -= s->n_offers > 0; /* it is counted again */

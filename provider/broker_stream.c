@@ -191,15 +191,15 @@ static int offer_to_somebody(struct broker *b, struct stream *s, uint64_t now)
 
 /* What a user may have is shared by what it has: those with few connections have large rings, and whoever has
  * very many gets smaller ones before there are none. */
-static unsigned class_for(const struct broker *b, uid_t uid)
+static unsigned max_class_for(const struct broker *b, uid_t uid)
 {
 	uint64_t limit = ledger_limit_of(&b->ledger, uid).bytes, has = ledger_of(&b->ledger, uid).bytes;
 	uint64_t left = limit > has ? limit - has : 0;
-	unsigned class = b->cfg.max_class;
+	unsigned most = b->cfg.max_class;
 
-	while (class && segment_memory(class) > left / PART)
-		class --;
-	return class;
+	while (most && segment_memory(most) > left / PART)
+		most--;
+	return most;
 }
 
 int stream_pay(struct broker *b, struct stream *s)
@@ -213,7 +213,7 @@ int stream_pay(struct broker *b, struct stream *s)
 int stream_make(struct broker *b, uint64_t netns, const struct sd_addr *local, const struct sd_addr *peer,
 	uid_t payer, int half[2], struct stream **out)
 {
-	unsigned class = class_for(b, payer);
+	unsigned max_class = max_class_for(b, payer);
 	struct stream *s = stream_new(b);
 	int r;
 
@@ -224,10 +224,10 @@ int stream_make(struct broker *b, uint64_t netns, const struct sd_addr *local, c
 	s->local = *local;
 	s->peer = *peer;
 	s->payer = payer;
-	s->bytes = segment_memory(class);
+	s->bytes = segment_memory(max_class);
 	r = stream_pay(b, s);
 	if (!r)
-		r = segment_create(local, peer, class, &s->memory);
+		r = segment_create(local, peer, max_class, &s->memory);
 	for (unsigned i = 0; !r && i < 2; i++)
 		r = end_open(b, s, i, &half[i]);
 	if (r) {
