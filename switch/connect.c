@@ -145,13 +145,15 @@ static void fall_back(struct sw_sock *s)
 static void succeed(struct sw_sock *s, enum sd_reason reason)
 {
 	struct pv_info info;
+	int r;
 
 	s->ep->ops->info(s->ep, &info);
 	s->local = info.local;
-	if (sw_sock_take_place(s, true))
+	r = sw_sock_take_place(s, true);
+	if (r)
 		sd_error(
 			"a connection's descriptor cannot take its place (%s); other processes cannot use it",
-			strerror(errno));
+			strerror(-r));
 	s->reason = reason;
 	stat_count(reason);
 	sw_sock_set_state(s, SW_CONNECTED);

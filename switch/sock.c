@@ -239,10 +239,11 @@ int sw_sock_take_place(struct sw_sock *s, bool keep)
 {
 	uint8_t note[PV_NOTE_SIZE];
 	int end = s->ep->ops->take_fd(s->ep, note, sw_note_of(s, note)), r = 0;
-	bool nonblock = keep ? sw_libc.fcntl(s->fd, F_GETFL) & O_NONBLOCK : s->nonblock;
+	bool nonblock;
 
 	if (end < 0)
 		return 0;
+	nonblock = keep ? sw_libc.fcntl(s->fd, F_GETFL) & O_NONBLOCK : s->nonblock;
 	if (keep)
 		r = set_shadow(s, sw_libc.fcntl(s->fd, F_DUPFD_CLOEXEC, 0));
 	if (!r && nonblock)
