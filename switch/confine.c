@@ -28,8 +28,10 @@ static void make_ready(void)
 {
 	pv_waiter_self(sw_rt.domain);
 	for (int fd = sw_fd_next(0); fd >= 0; fd = sw_fd_next(fd + 1)) {
-		if (sw_sock_at(fd))
-			sw_sock_kernel_fd(sw_sock_at(fd));
+		struct sw_sock *s = sw_sock_at(fd);
+
+		if (s)
+			sw_sock_kernel_fd(s);
 	}
 }
 

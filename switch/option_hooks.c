@@ -108,7 +108,7 @@ static int placed_getsockopt(struct sw_sock *s, int level, int name, void *value
 {
 	int fd, v;
 
-	if (sw_sock_lacks_kernel(s) && !sw_options_get(s, level, name, &v))
+	if (!sw_options_get(s, level, name, &v))
 		return give_int(value, len, v);
 	fd = sw_sock_kernel_fd(s);
 	if (fd < 0)
@@ -176,13 +176,10 @@ static int set_bound(int fd, int level, int name, const void *value, socklen_t l
 
 static int tracked_setsockopt(struct sw_sock *s, int level, int name, const void *value, socklen_t len)
 {
-	int fd, r;
+	int fd, r = sw_options_set(s, level, name, value, len);
 
-	if (sw_sock_lacks_kernel(s)) {
-		r = sw_options_set(s, level, name, value, len);
-		if (r != SW_KERNELS)
-			return r;
-	}
+	if (r != SW_KERNELS)
+		return r;
 	fd = sw_sock_kernel_fd(s);
 	if (fd < 0)
 		return -ENOBUFS;

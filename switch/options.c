@@ -357,7 +357,7 @@ int sw_options_set(struct sw_sock *s, int level, int name, const void *value, so
 	const struct carried *c = find_carried(level, name);
 	int v;
 
-	if (!c || !value)
+	if (!sw_sock_lacks_kernel(s) || !c || !value)
 		return SW_KERNELS;
 	if (len < sizeof v || len > INT_MAX)
 		return -EINVAL;
@@ -374,6 +374,8 @@ int sw_options_get(struct sw_sock *s, int level, int name, int *value)
 {
 	const struct carried *c = find_carried(level, name);
 
+	if (!sw_sock_lacks_kernel(s))
+		return SW_KERNELS;
 	if (c)
 		*value = value_of(s, c);
 	else if (level == SOL_SOCKET && name == SO_TYPE)
