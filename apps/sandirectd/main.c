@@ -32,7 +32,7 @@
 
 struct options {
 	const char *config, *socket, *user;
-	unsigned max_connections;
+	uint32_t max_connections;
 	uint64_t max_memory;
 	bool takes_over, verbose;
 };
@@ -59,7 +59,7 @@ static const struct argp_option arguments[] = {
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct options *o = state->input;
-	char *end;
+	uint64_t n;
 
 	switch (key) {
 	case 'c':
@@ -74,9 +74,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->user = arg;
 		return 0;
 	case 'm':
-		o->max_connections = (unsigned)strtoul(arg, &end, 10);
-		if (*end || !o->max_connections || *arg == '-')
+		if (!cfg_value_count(arg, &n) || !n || n > UINT32_MAX)
 			argp_error(state, "--max-connections %s: a positive number is wanted", arg);
+		o->max_connections = (uint32_t)n;
 		return 0;
 	case 'M':
 		if (!cfg_value_size(arg, &o->max_memory) || !o->max_memory)
