@@ -85,8 +85,8 @@ class Program:
         """But for one that is being written."""
         ended = not self.running()
         text = self.output()
-        whole = ended or text.endswith("\n")
-        return text.splitlines() if whole else text.splitlines()[:-1]
+        lines = text.splitlines()
+        return lines if ended or text.endswith("\n") else lines[:-1]
 
     def json(self):
         """Its output's last line."""
