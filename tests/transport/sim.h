@@ -82,7 +82,7 @@ struct sim {
 	struct sim_packet **heap;
 	size_t heap_len, heap_cap;
 	struct monitor *monitor;
-	uint64_t packets, lost, damaged, wakes, rests;
+	uint64_t packets, lost, damaged, wakes;
 	unsigned at_once;   /* hosts that have run since time last moved */
 	uint32_t trace;	    /* a digest of every packet and its time */
 	uint32_t isn_below; /* not 0: packet numbers begin this far below 2^32 */
