@@ -170,7 +170,7 @@ static bool on_hello(struct broker *b, struct client *c, const struct channel_me
 	struct channel_message a = {.type = CHANNEL_WELCOME,
 		.id = m->id,
 		.welcome = {m->hello.version < CHANNEL_VERSION ? m->hello.version : CHANNEL_VERSION,
-			b->cfg.max_connections, b->cfg.patience_ms}};
+			b->cfg.max_connections, CHANNEL_PATIENCE_MS + b->cfg.outside_ms}};
 
 	c->greeted = a.welcome.version == CHANNEL_VERSION;
 	memcpy(c->program, m->hello.program, sizeof c->program);
@@ -493,8 +493,6 @@ static void init(struct broker *b, const struct broker_config *cfg)
 		b->cfg.max_memory = default_memory();
 	if (!b->cfg.max_class)
 		b->cfg.max_class = 6;
-	if (!b->cfg.patience_ms)
-		b->cfg.patience_ms = CHANNEL_PATIENCE_MS;
 	if (getrandom(&b->instance, sizeof b->instance, 0) != sizeof b->instance)
 		b->instance = (uint64_t)getpid() << 32 ^ sd_clock_ns();
 	if (getrandom(&b->key, sizeof b->key, 0) != sizeof b->key)
@@ -518,7 +516,7 @@ int broker_open(const struct broker_config *cfg, int listening, struct broker **
 	int r;
 
 	if (cfg->size != sizeof *cfg || cfg->max_class >= SEGMENT_CLASSES ||
-		cfg->patience_ms > CHANNEL_PATIENCE_MAX_MS)
+		cfg->outside_ms > CHANNEL_PATIENCE_MAX_MS - CHANNEL_PATIENCE_MS)
 		return -EINVAL;
 	b = calloc(1, sizeof *b);
 	if (!b)

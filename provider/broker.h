@@ -59,8 +59,8 @@ struct broker_config {
 	uint64_t max_memory;	  /* of one user, in bytes: what the rings of its connections can
 				     come to; 0: a quarter of the machine's */
 	unsigned max_class;	  /* of rings, segment.h; 0: 6 (256 KiB) */
-	uint32_t patience_ms;	  /* that programs are to have with it: more than the outside's patience with
-				     other     hosts; 0: a second. At most ten minutes */
+	uint32_t outside_ms;	  /* the outside's patience with other hosts. Programs are told to have
+				     CHANNEL_PATIENCE_MS more, and ten minutes at most */
 	const struct broker_outside *outside; /* NULL: there are no other hosts. Outlives the broker */
 	/* May this program connect to addr, or be connected to at it (server)? NULL: all may. Asked for each
 	 * connection, so that the answer may change. */

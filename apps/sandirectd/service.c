@@ -188,11 +188,11 @@ static bool permits(void *ctx, bool server, const char *program, const struct sd
 }
 
 /* A silent host is asked who it is, and then to connect. */
-static uint32_t patience_ms(const struct service *s)
+static uint32_t outside_ms(const struct service *s)
 {
 	const struct cfg *c = s->cfg.cfg;
 
-	return (uint32_t)(1000 + (c->find_timeout_ns + c->connect_timeout_ns) / SD_MS);
+	return (uint32_t)((c->find_timeout_ns + c->connect_timeout_ns) / SD_MS);
 }
 
 int service_listen(struct service *s, int door, int successors)
@@ -200,7 +200,7 @@ int service_listen(struct service *s, int door, int successors)
 	struct broker_config bc = {.size = sizeof bc,
 		.max_connections = s->cfg.max_connections,
 		.max_memory = s->cfg.max_memory,
-		.patience_ms = s->bridge ? patience_ms(s) : 0,
+		.outside_ms = s->bridge ? outside_ms(s) : 0,
 		.outside = s->bridge ? bridge_outside(s->bridge) : NULL,
 		.permits = permits,
 		.ctx = s};
