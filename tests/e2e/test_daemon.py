@@ -10,6 +10,8 @@ from pathlib import Path
 from daemon import ADDRESS, PORT, PYTHON, SHARER, USER, Daemon, ask, calls, event, rights, serve
 from harness import KERNEL_ONLY, SLOW, check, equal, main, need, say, scenario, until
 
+OPTIONS = Path(__file__).with_name("options.py")
+
 # --- forks ---
 
 @scenario
@@ -404,62 +406,6 @@ def helper_that_was_forked_holds_it():
         d.check_made(1, 1)
 
 
-OPTIONS = """
-import json, random, socket, struct, sys
-from socket import *
-l = socket()
-l.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-l.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
-l.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, 77)
-l.bind(("127.0.0.1", int(sys.argv[1])))
-l.listen()
-print("listening", flush=True)
-rng, said = random.Random(sys.argv[2]), []
-integers = [(IPPROTO_TCP, TCP_NODELAY), (IPPROTO_TCP, TCP_CORK), (IPPROTO_TCP, TCP_USER_TIMEOUT), (SOL_SOCKET, SO_KEEPALIVE),
-            (IPPROTO_TCP, TCP_KEEPIDLE), (IPPROTO_TCP, TCP_KEEPINTVL), (IPPROTO_TCP, TCP_KEEPCNT)]
-others = [(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 5), 8), (SOL_SOCKET, SO_RCVTIMEO, struct.pack("qq", 3, 0), 16),
-          (IPPROTO_IP, IP_TOS, struct.pack("i", 16), 4), (SOL_SOCKET, SO_PRIORITY, struct.pack("i", 3), 4)]
-fixed = [(SOL_SOCKET, SO_TYPE), (SOL_SOCKET, SO_PROTOCOL), (SOL_SOCKET, SO_DOMAIN), (SOL_SOCKET, SO_ACCEPTCONN), (SOL_SOCKET, SO_ERROR)]
-values = [-1, 0, 1, 2, 75, 127, 128, 32767, 32768, 2**31 - 1]
-def tell(what, f, *a):
-    try:
-        r = f(*a)
-    except OSError as e:
-        r = e.errno
-    said.append((what, a[:2], r.hex() if isinstance(r, bytes) else r))
-for n in range(int(sys.argv[3])):
-    c, _ = l.accept()
-    for level, name in integers + fixed:
-        tell("first", c.getsockopt, level, name)
-    for i in range(rng.choice((3, 10, 40))):
-        kind = rng.random()
-        if kind < 0.5:
-            level, name = rng.choice(integers)
-            value = struct.pack("i", rng.choice(values))
-            tell("set", c.setsockopt, level, name, rng.choice((value, value, value, value + b"1234", value[:3], b"")))
-            tell("get", c.getsockopt, level, name)
-        elif kind < 0.6:
-            tell("cut off", c.getsockopt, *rng.choice(integers), rng.choice((1, 3, 4, 8)))
-        elif kind < 0.7 and i > 5:
-            level, name, value, size = rng.choice(others)
-            tell("set", c.setsockopt, level, name, value)
-            tell("get", c.getsockopt, level, name, size)
-        elif kind < 0.8:
-            tell("none such", c.setsockopt, IPPROTO_TCP, 999, 1)
-        else:
-            tell("get", c.getsockopt, *rng.choice(integers + fixed))
-    c.sendall(b"bye")
-    c.close()
-print(json.dumps(said))
-"""
-VISITS = """
-import socket, sys
-for n in range(int(sys.argv[2])):
-    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
-        assert s.recv(10) == b"bye" and not s.recv(1)
-"""
-
-
 @scenario
 def options_of_accepted_connections():
     """Any program that sets and asks them at random sees what it sees with the kernel's TCP."""
@@ -467,11 +413,11 @@ def options_of_accepted_connections():
     with Daemon() as d:
         answers = []
         for how, port in (("run", PORT), ("exec", PORT + 1)):
-            server = d.run(PYTHON, "-c", OPTIONS, port, seed, count, how=how, preload=how == "run", name="options")
+            server = d.run(PYTHON, OPTIONS, "server", port, count, seed, how=how, preload=how == "run", name="options")
             server.until_line("listening")
             if how == "run":
                 d.until_listeners(1)
-            d.run(PYTHON, "-c", VISITS, port, count, how=how, preload=how == "run", name="visits").wait(20)
+            d.run(PYTHON, OPTIONS, "visits", port, count, how=how, preload=how == "run", name="visits").wait(20)
             server.wait(10)
             answers.append(json.loads(server.lines()[-1]))
         d.check_made(count, count)
