@@ -111,8 +111,9 @@ struct tp_conn *tp_conn_new(struct tp *t, enum conn_state state)
 	c->rcv = ring;
 	init_fields(c, t);
 	do
-		c->cid = (tp_random_id(t) & ~((1ull << TP_CID_BITS) - 1)) | index;
-	while (!(c->cid >> TP_CID_BITS));
+		c->cid = (tp_random_id(t) & ~((1ull << (TP_CID_BITS + TP_ENGINE_BITS)) - 1)) |
+			 (uint64_t)t->cfg.engine << TP_CID_BITS | index;
+	while (!(c->cid >> (TP_CID_BITS + TP_ENGINE_BITS)));
 	t->slots[index] = c;
 	t->conn_count++;
 	tp_conn_set_state(c, state);

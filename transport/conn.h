@@ -19,7 +19,8 @@
 
 #define NEVER UINT64_MAX
 
-#define TP_CID_BITS	 20 /* of a connection id are its index; the other 44 are random */
+#define TP_CID_BITS	 20 /* of a connection id are its index, */
+#define TP_ENGINE_BITS	 4  /* the next its engine; the other 40 are random */
 #define TP_RING_LIMIT	 (1u << 30)
 #define TP_SENT_MIN	 32 /* packets in flight that a new connection can remember */
 #define TP_ACK_EVERY	 8  /* in-order packets */

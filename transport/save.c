@@ -179,7 +179,7 @@ bool tp_save_covers(size_t at)
 
 uint64_t tp_save_format(void)
 {
-	const uint64_t sizes[] = {TP_BITS, TP_CID_BITS, sizeof((struct tp *)0)->peer_hosts,
+	const uint64_t sizes[] = {TP_BITS, TP_CID_BITS, TP_ENGINE_BITS, sizeof((struct tp *)0)->peer_hosts,
 		sizeof(struct tp_stats), sizeof(struct tp_sent), sizeof(struct tp_early),
 		sizeof(struct tp_control)};
 	uint64_t h = sd_fnv(SD_FNV_BASIS, sizes, sizeof sizes);
@@ -281,6 +281,7 @@ void tp_save(struct tp *t, uint64_t now, struct sd_pack *p)
 
 	sd_pack_u64(p, tp_save_format());
 	sd_pack_u64(p, t->max_conns);
+	sd_pack_u64(p, t->cfg.engine);
 	sd_pack_bytes(p, name_of_cc(t).text, sizeof(struct cc_name));
 	sd_pack_u64(p, now);
 	for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++)
@@ -570,7 +571,8 @@ int tp_restore(struct tp *t, uint64_t now, struct sd_unpack *u,
 	int r = 0;
 
 	t->now = now;
-	if (!sd_unpack_check(u, sd_unpack_u64(u) == tp_save_format() && sd_unpack_u64(u) == t->max_conns))
+	if (!sd_unpack_check(u, sd_unpack_u64(u) == tp_save_format() && sd_unpack_u64(u) == t->max_conns &&
+					sd_unpack_u64(u) == t->cfg.engine))
 		return -EPROTONOSUPPORT;
 	sd_unpack_value(u, how.cc);
 	how.pause = now - sd_unpack_u64(u);

@@ -33,15 +33,17 @@ static int settle_config(struct tp_config *cfg)
 	set_default64(&cfg->dead_timeout_ns, 5 * SD_S);
 	set_default64(&cfg->keepalive_ns, 2 * SD_S);
 	set_default64(&cfg->rest_ns, 5 * SD_S);
-	if (cfg->max_conns > 1u << TP_CID_BITS || !power_of_two(cfg->window_packets) ||
-		cfg->window_packets > TP_BITS || cfg->window_packets < TP_SENT_MIN ||
-		!power_of_two(cfg->ring_min) || !power_of_two(cfg->ring_max) || cfg->ring_min < 4096 ||
-		cfg->ring_max < cfg->ring_min || cfg->ring_max > TP_RING_LIMIT)
+	if (cfg->engine >= TP_ENGINES || cfg->max_conns > 1u << TP_CID_BITS ||
+		!power_of_two(cfg->window_packets) || cfg->window_packets > TP_BITS ||
+		cfg->window_packets < TP_SENT_MIN || !power_of_two(cfg->ring_min) ||
+		!power_of_two(cfg->ring_max) || cfg->ring_min < 4096 || cfg->ring_max < cfg->ring_min ||
+		cfg->ring_max > TP_RING_LIMIT)
 		return -EINVAL;
 	return 0;
 }
 
-/* Independent keys from one seed. */
+/* Independent keys from one seed: each engine its own. To peers all of them are one host: the epoch is the
+ * same. */
 static void derive_keys(struct tp *t)
 {
 	struct sd_sipkey *keys[] = {&t->key_id, &t->key_hash, &t->key_cookie, &t->key_find};
@@ -50,7 +52,7 @@ static void derive_keys(struct tp *t)
 	uint8_t out[16];
 
 	for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++) {
-		in[2] = i + 1;
+		in[2] = i + 1 + ((uint64_t)t->cfg.engine << 8);
 		sd_siphash128(&root, in, sizeof in, out);
 		memcpy(keys[i]->k, out, sizeof out);
 	}

@@ -27,6 +27,7 @@ struct tp_cc_ops;   /* congestion control, cc.h */
 
 #define TP_UDP_PORT   7747 /* destination port of every packet; the source port is path entropy */
 #define TP_MAX_HEADER 160  /* header, extensions and trailer never exceed this */
+#define TP_ENGINES    16   /* of one host, at most */
 
 /* How packets reach a peer. The transport reads the addresses and the size and carries the rest untouched;
  * the engine fills hdr with a ready-made Ethernet/IP/UDP header, so that sending is one copy and a patch. */
@@ -97,6 +98,7 @@ struct tp_config {
 	size_t size;	      /* sizeof(struct tp_config) */
 	uint64_t seed[4];     /* entropy for ids, PSNs and keys: secret and fresh in production */
 	uint8_t node_key[16]; /* keys reset tokens; the same across restarts lets peers learn of a restart */
+	uint8_t engine;	      /* which of those that share an address, seed and node key; below TP_ENGINES */
 	uint32_t max_conns;   /* 0: 65536 */
 	uint32_t ring_min, ring_max; /* bytes per direction, powers of two; 0: 16 KiB and 4 MiB */
 	uint32_t window_packets;     /* largest number of packets in flight; 0: 512. At most 1024 */
@@ -140,6 +142,11 @@ void tp_destroy(struct tp *t);
 
 /* Takes one UDP payload. Any bytes are safe. pkt may be written to never, read until return. */
 void tp_input(struct tp *t, uint64_t now, const uint8_t *pkt, size_t len, const struct tp_rx *rx);
+/* Of several engines that share an address: which one is to get this packet? Its number, or one of these.
+ * Any bytes are safe. */
+#define TP_FOR_ANY -1 /* any one, and always the same for packets of the same source and UDP ports */
+#define TP_FOR_ALL -2
+int tp_steer(const uint8_t *pkt, size_t len);
 /* True if tp_output() would have something (an ACK that may still wait does not count). */
 bool tp_output_pending(const struct tp *t);
 /* Where the next packet will most likely go, so that the caller can have the right buffer ready; NULL:
