@@ -19,7 +19,7 @@
 
 #define LINE_MAX_LEN 1000
 
-enum kind { TEXT, PATH, BOOL, COUNT, SIZE, TIME, PERCENT, RATE, MAC, LEVEL, CHOICE, MTU };
+enum kind { TEXT, PATH, BOOL, COUNT, SIZE, TIME, PERCENT, RATE, MAC, LEVEL, CHOICE, MTU, CORES };
 
 struct key {
 	const char *name;
@@ -40,6 +40,7 @@ static const struct key global_keys[] = {
 	{"log_file", PATH, IN(cfg, log_file), 0, 0, "an absolute path", "/var/log/sandirect.log"},
 	{"runtime_dir", PATH, IN(cfg, runtime_dir), 0, 0, "an absolute path", "/run/sandirect"},
 	{"daemon", PATH, IN(cfg, daemon), 0, 0, "an absolute path", "/run/sandirect/sandirectd.sock"},
+	{"cores", CORES, IN(cfg, cores), 0, 0, "up to 16 different cores", "2,4-6"},
 	{"spin", TIME, IN(cfg, spin_ns), 0, 10 * SECOND, "a time up to 10s", "50us"},
 	{"find_timeout", TIME, IN(cfg, find_timeout_ns), 1000000, 10 * SECOND, "a time from 1ms to 10s",
 		"50ms"},
@@ -186,6 +187,11 @@ static bool set_text(const struct key *k, char *field, const char *value)
 	return true;
 }
 
+static bool set_cores(struct cfg_cores *c, const char *value)
+{
+	return cfg_value_cores(value, c->core, CFG_MAX_CORES, &c->n);
+}
+
 static bool set_value(const struct key *k, void *field, const char *value)
 {
 	switch (k->kind) {
@@ -203,6 +209,8 @@ static bool set_value(const struct key *k, void *field, const char *value)
 		return cfg_value_mac(value, field);
 	case LEVEL:
 		return cfg_value_level(value, field);
+	case CORES:
+		return set_cores(field, value);
 	case COUNT:
 	case SIZE:
 	case TIME:

@@ -18,6 +18,7 @@
 #include "base/log.h"
 
 #define CFG_MAX_PORTS 8
+#define CFG_MAX_CORES 16
 #define CFG_MAX_RULES 256
 #define CFG_ERR_LEN   512
 #define CFG_FILE      "/etc/sandirect.conf"
@@ -35,6 +36,12 @@ struct cfg_rule {
 	unsigned net_len;
 	uint16_t port_first, port_last; /* 0, 65535: any */
 	unsigned line;
+};
+
+/* The daemon's: an engine runs on each. None: one engine, anywhere. */
+struct cfg_cores {
+	unsigned n;
+	uint16_t core[CFG_MAX_CORES];
 };
 
 struct cfg_port {
@@ -58,6 +65,7 @@ struct cfg {
 	char log_file[256];	     /* empty: standard error */
 	char runtime_dir[128];	     /* /run/sandirect; SANDIRECT_RUNTIME_DIR */
 	char daemon[108]; /* its socket; empty: this process opens ports of its own; SANDIRECT_DAEMON */
+	struct cfg_cores cores;
 	uint64_t spin_ns; /* spin = 50us; SANDIRECT_SPIN_US=50 */
 	uint64_t find_timeout_ns, negative_ttl_ns, positive_ttl_ns;
 	uint64_t exit_linger_ns;

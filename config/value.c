@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#define CORE_MAX 1023u /* of a cpu_set_t */
+
 /* mantissa / 10^decimals */
 struct decimal {
 	uint64_t mantissa;
@@ -171,6 +173,54 @@ bool cfg_value_mac(const char *s, uint8_t out[6])
 	if (mac[0] & 1)
 		return false;
 	memcpy(out, mac, sizeof mac);
+	return true;
+}
+
+static const char *read_core(const char *s, unsigned *out)
+{
+	if (!is_digit(*s))
+		return NULL;
+	for (*out = 0; is_digit(*s); s++) {
+		*out = *out * 10 + (unsigned)(*s - '0');
+		if (*out > CORE_MAX)
+			return NULL;
+	}
+	return s;
+}
+
+static bool has_core(const uint16_t *cores, unsigned n, unsigned core)
+{
+	while (n--) {
+		if (cores[n] == core)
+			return true;
+	}
+	return false;
+}
+
+bool cfg_value_cores(const char *s, uint16_t *out, unsigned max, unsigned *n)
+{
+	uint16_t cores[CORE_MAX + 1];
+	unsigned first, last, count = 0;
+
+	for (;; s++) {
+		s = read_core(s, &first);
+		last = first;
+		if (s && *s == '-')
+			s = read_core(s + 1, &last);
+		if (!s || last < first)
+			return false;
+		for (; first <= last; first++) {
+			if (count == max || has_core(cores, count, first))
+				return false;
+			cores[count++] = (uint16_t)first;
+		}
+		if (*s != ',')
+			break;
+	}
+	if (*s)
+		return false;
+	memcpy(out, cores, count * sizeof *out);
+	*n = count;
 	return true;
 }
 

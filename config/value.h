@@ -27,6 +27,8 @@ bool cfg_value_percent(const char *s, double *out);
 bool cfg_value_bool(const char *s, bool *out);
 /* "02:00:00:00:00:01", not a group address */
 bool cfg_value_mac(const char *s, uint8_t out[6]);
+/* Cores: "2", "0-3", "2,4-6"; each once, in the order given. At most max; *n of them */
+bool cfg_value_cores(const char *s, uint16_t *out, unsigned max, unsigned *n);
 /* "error", "warn", "info", "debug" */
 bool cfg_value_level(const char *s, enum sd_log_level *out);
 /* Is text matched by pattern, in which '*' stands for any characters and '?' for one? */

@@ -46,7 +46,8 @@ struct user {
 struct share {
 	struct port *inner;
 	pthread_mutex_t lock; /* of inner; a sleeper's, as looking after the link may take long */
-	unsigned n, n_open;
+	unsigned n;
+	_Atomic unsigned n_open;
 	port_share_steer *steer;
 	void *ctx;
 	_Atomic unsigned changes; /* of what inner tells of itself */
@@ -414,7 +415,7 @@ static void share_close(struct port *p)
 	struct share *s = user_of(p)->share;
 	struct port_frame f;
 
-	if (--s->n_open)
+	if (atomic_fetch_sub(&s->n_open, 1) > 1)
 		return;
 	for (unsigned i = 1; i < s->n; i++) {
 		reclaim(&s->users[i]);
@@ -484,7 +485,8 @@ int port_share_open(struct port *inner, unsigned n, port_share_steer *steer, voi
 	pthread_mutex_init(&s->lock, &attributes);
 	pthread_mutexattr_destroy(&attributes);
 	s->inner = inner;
-	s->n = s->n_open = n;
+	s->n = n;
+	atomic_init(&s->n_open, n);
 	s->steer = steer;
 	s->ctx = ctx;
 	for (unsigned i = 0; i < n; i++)

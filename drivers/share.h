@@ -19,8 +19,8 @@
  * bytes. Called by user 0's thread, with the lock free. */
 typedef uint32_t port_share_steer(void *ctx, const struct port_frame *f);
 
-/* out[0..n): the users' ports. The port behind is theirs from then on, and closed with the last of them; no
- * other thread may be using any of them while one is closed. -EINVAL, -ENOMEM, -EMFILE: it stays the
+/* out[0..n): the users' ports. The port behind is theirs from then on, and closed with the last of them.
+ * -EINVAL, -ENOMEM, -EMFILE: it stays the
  * caller's. */
 int port_share_open(struct port *inner, unsigned n, port_share_steer *steer, void *ctx, struct port *out[]);
 /* How many frames user 0 has handed over in all. */

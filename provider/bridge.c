@@ -2,6 +2,7 @@
 #include "provider/bridge.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,27 +13,44 @@
 #include "provider/couple.h"
 #include "provider/registry.h"
 
-/* Accepted in a row from one listener. */
-#define TURN 16
+/* Of one listener, accepted and not yet some program's. */
+#define TURN 16u
 /* To be changed with what is written for another process, here and in couple.c. */
-#define FORMAT 1u
+#define FORMAT 2u
 
 struct bridge {
 	struct pv *san, *shm;
-	struct broker_outside outside;
+	unsigned engine;
+	struct post post, *desk;
 	struct couples couples;
-	struct list calls, listeners;
-	struct list due; /* calls and listeners whose endpoint has something to say */
+	struct list calls, listeners, arrivals;
+	struct list due; /* wires whose endpoint has something to say */
+	_Atomic uint64_t connections, made;
 };
 
-/* An endpoint of the ports that is not coupled: a program's connect that is under way, or a listener. */
+enum wire_kind {
+	WIRE_CALL,     /* a program's connect that is under way */
+	WIRE_LISTENER, /* for programs that listen */
+	WIRE_ARRIVAL,  /* has been accepted, and the desk is to say for whom */
+};
+
+/* An endpoint of the ports that is not coupled. */
 struct wire {
 	struct pv_upcall upcall;
 	struct bridge *bridge;
+	enum wire_kind kind;
 	struct pv_ep *ep;
 	struct list node, due;
-	struct broker_call *asked; /* NULL: a listener */
+	/* a call */
+	uint64_t call;
+	struct letter *letter; /* for its answer; NULL: that is on its way */
+	/* a listener */
 	struct sd_addr local;
+	unsigned n_arrivals;
+	bool full; /* one of them has found no room */
+	/* an arrival */
+	struct wire *listener; /* NULL: is no more */
+	bool waits;	       /* for room */
 };
 
 static void is_due(struct pv_upcall *u, unsigned events)
@@ -43,7 +61,7 @@ static void is_due(struct pv_upcall *u, unsigned events)
 		list_push_back(&w->bridge->due, &w->due);
 }
 
-static struct wire *wire_new(struct bridge *b, struct list *where)
+static struct wire *wire_new(struct bridge *b, enum wire_kind kind, struct list *where)
 {
 	struct wire *w = calloc(1, sizeof *w);
 
@@ -51,15 +69,22 @@ static struct wire *wire_new(struct bridge *b, struct list *where)
 		return NULL;
 	w->upcall.ready = is_due;
 	w->bridge = b;
+	w->kind = kind;
 	list_init(&w->due);
 	list_push_back(where, &w->node);
 	return w;
 }
 
+/* An arrival makes room for another one. */
 static void wire_free(struct wire *w)
 {
+	if (w->listener) {
+		w->listener->n_arrivals--;
+		is_due(&w->listener->upcall, PV_IN);
+	}
 	list_remove(&w->node);
 	list_remove(&w->due);
+	free(w->letter);
 	free(w);
 }
 
@@ -68,6 +93,13 @@ static void wire_cut(struct wire *w)
 {
 	w->ep->ops->close(w->ep, PV_CLOSE_ABORT);
 	wire_free(w);
+}
+
+static void tell(struct bridge *b, struct letter *l, enum letter_kind kind)
+{
+	l->kind = kind;
+	l->engine = b->engine;
+	post_send(b->desk, l);
 }
 
 /* --- outwards --- */
@@ -85,30 +117,188 @@ static enum sd_reason connect_out(
 	return *error ? SD_REASON_NO_MEMORY : SD_REASON_SAN;
 }
 
-static int bridge_connect(void *ctx, struct broker_call *asked, const struct sd_addr *local,
-	const struct sd_addr *peer, enum sd_reason *reason, void **user)
+static void on_connect(struct bridge *b, struct letter *l)
 {
-	struct bridge *b = ctx;
-	struct wire *w = wire_new(b, &b->calls);
-	int error;
+	struct wire *w = wire_new(b, WIRE_CALL, &b->calls);
 
-	*reason = SD_REASON_NO_MEMORY;
-	if (!w)
-		return -ENOMEM;
-	w->asked = asked;
-	*reason = connect_out(b, w, local, peer, &error);
-	if (error) {
-		wire_free(w);
-		return error;
+	l->error = -ENOMEM;
+	l->reason = SD_REASON_NO_MEMORY;
+	if (w)
+		l->reason = connect_out(b, w, &l->local, &l->peer, &l->error);
+	if (!l->error) {
+		w->call = l->call;
+		w->letter = l;
+		return;
 	}
-	*user = w;
-	return 0;
+	if (w)
+		wire_free(w);
+	tell(b, l, LETTER_REFUSED);
 }
 
-static void bridge_forget(void *ctx, void *user)
+static void on_forget(struct bridge *b, struct letter *l)
 {
-	wire_cut(user);
+	list_for_each (it, &b->calls) {
+		struct wire *w = container_of(it, struct wire, node);
+
+		if (w->call == l->call) {
+			wire_cut(w);
+			break;
+		}
+	}
+	tell(b, l, LETTER_FORGOTTEN);
 }
+
+/* The program's call has come to an end. */
+static void settle(struct bridge *b, struct wire *w)
+{
+	struct letter *l = w->letter;
+	int r;
+
+	if (!l)
+		return;
+	l->reason = SD_REASON_SAN;
+	r = w->ep->ops->connect_result(w->ep, &l->reason);
+	if (r == -EINPROGRESS)
+		return;
+	w->letter = NULL;
+	l->call = w->call;
+	l->wire = w;
+	l->error = r;
+	if (r)
+		wire_cut(w);
+	tell(b, l, r ? LETTER_REFUSED : LETTER_CONNECTED);
+}
+
+/* --- inwards --- */
+
+static struct wire *listener_at(struct bridge *b, const struct sd_addr *local)
+{
+	list_for_each (it, &b->listeners) {
+		struct wire *w = container_of(it, struct wire, node);
+
+		if (sd_addr_equal(&w->local, local))
+			return w;
+	}
+	return NULL;
+}
+
+static void ask(struct bridge *b, struct wire *arrival)
+{
+	struct letter *l = letter_new(LETTER_INCOMING);
+	struct pv_info info;
+
+	if (!l) {
+		wire_cut(arrival);
+		return;
+	}
+	arrival->waits = false;
+	arrival->ep->ops->info(arrival->ep, &info);
+	l->local = info.local;
+	l->peer = info.peer;
+	l->wire = arrival;
+	tell(b, l, LETTER_INCOMING);
+}
+
+/* There is room, or nobody who listens any more: the desk knows. */
+static void ask_again(struct bridge *b, const struct wire *listener)
+{
+	list_for_each (it, &b->arrivals) {
+		struct wire *w = container_of(it, struct wire, node);
+
+		if (w->waits && w->listener == listener)
+			ask(b, w);
+	}
+}
+
+static void on_room(struct bridge *b, const struct sd_addr *local)
+{
+	struct wire *w = listener_at(b, local);
+
+	if (!w)
+		return;
+	w->full = false;
+	ask_again(b, w);
+	is_due(&w->upcall, PV_IN);
+}
+
+static void on_listen(struct bridge *b, const struct sd_addr *local, unsigned backlog)
+{
+	struct wire *w = listener_at(b, local);
+	int r;
+
+	if (w) {
+		w->ep->ops->set_backlog(w->ep, backlog);
+		on_room(b, local);
+		return;
+	}
+	if (!b->san->ops->serves(b->san, local))
+		return;
+	w = wire_new(b, WIRE_LISTENER, &b->listeners);
+	r = w ? b->san->ops->listen(b->san, -1, local, backlog, &w->upcall, &w->ep) : -ENOMEM;
+	if (w)
+		w->local = *local;
+	if (!r)
+		return;
+	sd_warn("port %u is not listened on for other hosts: %s", local->port, strerror(-r));
+	if (w)
+		wire_free(w);
+}
+
+static void listener_cut(struct bridge *b, struct wire *listener)
+{
+	list_for_each (it, &b->arrivals) {
+		struct wire *w = container_of(it, struct wire, node);
+
+		if (w->listener == listener)
+			w->listener = NULL;
+	}
+	wire_cut(listener);
+	ask_again(b, NULL);
+}
+
+static void on_unlisten(struct bridge *b, const struct sd_addr *local)
+{
+	struct wire *w = listener_at(b, local);
+
+	if (w)
+		listener_cut(b, w);
+}
+
+/* What finds no room waits in the backlog of the wire, which refuses what is too much. */
+static void accept_all(struct bridge *b, struct wire *listener)
+{
+	while (!listener->full && listener->n_arrivals < TURN) {
+		struct wire *w = wire_new(b, WIRE_ARRIVAL, &b->arrivals);
+
+		if (!w)
+			return;
+		if (listener->ep->ops->accept(listener->ep, &w->upcall, &w->ep)) {
+			wire_free(w);
+			return;
+		}
+		w->listener = listener;
+		w->local = listener->local;
+		listener->n_arrivals++;
+		ask(b, w);
+	}
+}
+
+/* It may end while it waits. */
+static void look_at(struct wire *arrival)
+{
+	if (arrival->waits && arrival->ep->ops->state(arrival->ep) & PV_ERR)
+		wire_cut(arrival);
+}
+
+static void on_full(struct bridge *b, struct wire *arrival)
+{
+	arrival->waits = true;
+	if (arrival->listener)
+		arrival->listener->full = true;
+	look_at(arrival);
+}
+
+/* --- coupling --- */
 
 /* Couples what has connected, or was accepted, with the program's end. Closes all of it on an error. */
 static int couple(struct bridge *b, struct pv_ep *ep, const struct pv_shm_end *end)
@@ -128,102 +318,60 @@ static int couple(struct bridge *b, struct pv_ep *ep, const struct pv_shm_end *e
 		return r;
 	}
 	couple_join(side[0], inner, side[1], ep);
+	b->made++;
 	return 0;
 }
 
-static void settle(struct bridge *b, struct broker *broker, struct wire *w)
+static void on_couple(struct bridge *b, const struct letter *l)
 {
-	enum sd_reason reason = SD_REASON_SAN;
-	int r = w->ep->ops->connect_result(w->ep, &reason);
-	struct pv_shm_end end;
-
-	if (r == -EINPROGRESS)
-		return;
-	if (r) {
-		broker_refuse(broker, w->asked, r, reason);
-		wire_cut(w);
-		return;
-	}
-	if (broker_connected(broker, w->asked, &end)) {
-		wire_cut(w);
-		return;
-	}
-	couple(b, w->ep, &end);
-	wire_free(w);
+	couple(b, l->wire->ep, &l->end);
+	wire_free(l->wire);
 }
 
-/* --- inwards --- */
+/* --- letters --- */
 
-static struct wire *listener_at(struct bridge *b, const struct sd_addr *local)
+/* What is answered is the desk's again. */
+static void read_letter(struct bridge *b, struct letter *l)
 {
-	list_for_each (it, &b->listeners) {
-		struct wire *w = container_of(it, struct wire, node);
-
-		if (sd_addr_equal(&w->local, local))
-			return w;
-	}
-	return NULL;
-}
-
-static void bridge_listen(void *ctx, const struct sd_addr *local, unsigned backlog)
-{
-	struct bridge *b = ctx;
-	struct wire *w = listener_at(b, local);
-	int r;
-
-	if (w) {
-		w->ep->ops->set_backlog(w->ep, backlog);
-		is_due(&w->upcall, 0);
+	switch (l->kind) {
+	case LETTER_CONNECT:
+		on_connect(b, l);
 		return;
-	}
-	if (!b->san->ops->serves(b->san, local))
+	case LETTER_FORGET:
+		on_forget(b, l);
 		return;
-	w = wire_new(b, &b->listeners);
-	r = w ? b->san->ops->listen(b->san, -1, local, backlog, &w->upcall, &w->ep) : -ENOMEM;
-	if (w)
-		w->local = *local;
-	if (!r)
-		return;
-	sd_warn("port %u is not listened on for other hosts: %s", local->port, strerror(-r));
-	if (w)
-		wire_free(w);
-}
-
-static void bridge_unlisten(void *ctx, const struct sd_addr *local)
-{
-	struct wire *w = listener_at(ctx, local);
-
-	if (w)
-		wire_cut(w);
-}
-
-static void bridge_room(void *ctx, const struct sd_addr *local)
-{
-	struct wire *w = listener_at(ctx, local);
-
-	if (w)
-		is_due(&w->upcall, 0);
-}
-
-static void accept_all(struct bridge *b, struct broker *broker, struct wire *w)
-{
-	struct pv_shm_end end;
-	struct pv_info info;
-	struct pv_ep *ep;
-
-	for (unsigned i = 0; i < TURN; i++) {
-		/* What finds no room waits in the backlog of the wire, which refuses what is too much. */
-		if (!broker_has_room(broker, &w->local))
-			return;
-		if (w->ep->ops->accept(w->ep, &w->upcall, &ep))
-			return;
-		ep->ops->info(ep, &info);
-		if (broker_incoming(broker, &info.local, &info.peer, sd_clock_ns(), &end))
-			ep->ops->close(ep, PV_CLOSE_ABORT);
-		else
-			couple(b, ep, &end);
+	case LETTER_LISTEN:
+		on_listen(b, &l->local, l->backlog);
+		break;
+	case LETTER_UNLISTEN:
+		on_unlisten(b, &l->local);
+		break;
+	case LETTER_ROOM:
+		on_room(b, &l->local);
+		break;
+	case LETTER_COUPLE:
+		on_couple(b, l);
+		break;
+	case LETTER_FULL:
+		on_full(b, l->wire);
+		break;
+	case LETTER_DROP:
+		wire_cut(l->wire);
+		break;
+	default: /* the desk's to read */
+		break;
 	}
-	is_due(&w->upcall, PV_IN);
+	free(l);
+}
+
+unsigned bridge_read(struct bridge *b)
+{
+	struct letter *l;
+	unsigned n = 0;
+
+	for (; (l = post_take(&b->post)); n++)
+		read_letter(b, l);
+	return n;
 }
 
 /* --- another process goes on --- */
@@ -248,7 +396,15 @@ int bridge_suspend(struct bridge *b, struct sd_pack *p)
 		const struct wire *w = container_of(it, struct wire, node);
 
 		sd_pack_u32(p, 1);
-		sd_pack_u64(p, broker_call_name(w->asked));
+		sd_pack_u64(p, w->call);
+		pv_ether_save_ep(w->ep, p);
+	}
+	sd_pack_u32(p, 0);
+	list_for_each (it, &b->arrivals) {
+		const struct wire *w = container_of(it, struct wire, node);
+
+		sd_pack_u32(p, 1);
+		sd_pack_value(p, w->local);
 		pv_ether_save_ep(w->ep, p);
 	}
 	sd_pack_u32(p, 0);
@@ -266,22 +422,44 @@ bool bridge_resume(struct bridge *b)
 	return true;
 }
 
-static int restore_call(struct bridge *b, struct broker *broker, struct sd_unpack *u)
+static int restore_wire(struct bridge *b, struct sd_unpack *u, struct wire *w)
 {
-	struct wire *w = wire_new(b, &b->calls);
-	uint64_t name = sd_unpack_u64(u);
-	int r;
+	int r = u->failed ? -EPROTO : pv_ether_restore_ep(b->san, u, &w->upcall, &w->ep);
+
+	if (r)
+		wire_free(w);
+	else
+		is_due(&w->upcall, 0);
+	return r;
+}
+
+static int restore_call(struct bridge *b, struct sd_unpack *u)
+{
+	struct wire *w = wire_new(b, WIRE_CALL, &b->calls);
 
 	if (!w)
 		return -ENOMEM;
-	w->asked = u->failed ? NULL : broker_call_named(broker, name, w);
-	r = w->asked ? pv_ether_restore_ep(b->san, u, &w->upcall, &w->ep) : -EPROTO;
-	if (r) {
+	w->call = sd_unpack_u64(u);
+	w->letter = letter_new(LETTER_CONNECT);
+	if (!w->letter) {
 		wire_free(w);
-		return r;
+		return -ENOMEM;
 	}
-	is_due(&w->upcall, 0);
-	return 0;
+	return restore_wire(b, u, w);
+}
+
+static int restore_arrival(struct bridge *b, struct sd_unpack *u)
+{
+	struct wire *w = wire_new(b, WIRE_ARRIVAL, &b->arrivals);
+
+	if (!w)
+		return -ENOMEM;
+	sd_unpack_value(u, w->local);
+	w->waits = true;
+	w->listener = listener_at(b, &w->local);
+	if (w->listener)
+		w->listener->n_arrivals++;
+	return restore_wire(b, u, w);
 }
 
 static int restore_couple(struct bridge *b, struct broker *broker, struct sd_unpack *u)
@@ -315,10 +493,14 @@ static int restore_couple(struct bridge *b, struct broker *broker, struct sd_unp
 
 int bridge_restore(struct bridge *b, struct broker *broker, struct sd_unpack *u)
 {
-	int r = pv_ether_restore(b->san, u) == SD_REASON_SAN ? 0 : -EIO;
+	int r;
 
+	bridge_read(b); /* who listens */
+	r = pv_ether_restore(b->san, u) == SD_REASON_SAN ? 0 : -EIO;
 	while (!r && sd_unpack_u32(u))
-		r = restore_call(b, broker, u);
+		r = restore_call(b, u);
+	while (!r && sd_unpack_u32(u))
+		r = restore_arrival(b, u);
 	while (!r && sd_unpack_u32(u))
 		r = restore_couple(b, broker, u);
 	if (!r && u->failed)
@@ -329,8 +511,13 @@ int bridge_restore(struct bridge *b, struct broker *broker, struct sd_unpack *u)
 void bridge_restored(struct bridge *b)
 {
 	pv_ether_restored(b->san);
-	list_for_each (it, &b->listeners)
-		is_due(&container_of(it, struct wire, node)->upcall, PV_IN);
+	ask_again(b, NULL);
+	list_for_each (it, &b->listeners) {
+		struct wire *w = container_of(it, struct wire, node);
+
+		ask_again(b, w);
+		is_due(&w->upcall, PV_IN);
+	}
 }
 
 uint64_t bridge_save_format(void)
@@ -342,60 +529,82 @@ uint64_t bridge_save_format(void)
 
 /* --- all of it --- */
 
-unsigned bridge_progress(struct bridge *b, struct broker *broker)
+unsigned bridge_progress(struct bridge *b)
 {
 	struct list turn = LIST_INIT(turn), *it;
-	unsigned n = 0;
+	unsigned n = bridge_read(b);
 
 	while ((it = list_pop_front(&b->due)))
 		list_push_back(&turn, it);
 	while ((it = list_pop_front(&turn))) {
 		struct wire *w = container_of(it, struct wire, due);
 
-		if (w->asked)
-			settle(b, broker, w);
+		if (w->kind == WIRE_CALL)
+			settle(b, w);
+		else if (w->kind == WIRE_LISTENER)
+			accept_all(b, w);
 		else
-			accept_all(b, broker, w);
+			look_at(w);
 		n++;
 	}
-	return n + couples_progress(&b->couples);
+	n += couples_progress(&b->couples);
+	atomic_store_explicit(&b->connections, b->couples.n, memory_order_relaxed);
+	return n;
 }
 
-int bridge_open(struct pv *san, struct pv *shm, struct bridge **out)
+int bridge_open(const struct bridge_config *cfg, struct bridge **out)
 {
-	struct bridge *b = calloc(1, sizeof *b);
+	struct bridge *b;
+	int r;
 
-	if (!b || couples_open(&b->couples)) {
-		free(b);
+	if (cfg->size != sizeof *cfg)
+		return -EINVAL;
+	b = calloc(1, sizeof *b);
+	if (!b)
 		return -ENOMEM;
+	r = post_open(&b->post, cfg->bell);
+	if (!r)
+		r = couples_open(&b->couples);
+	if (r) {
+		post_close(&b->post);
+		free(b);
+		return r;
 	}
-	b->san = san;
-	b->shm = shm;
-	b->outside = (struct broker_outside){.size = sizeof b->outside,
-		.ctx = b,
-		.connect = bridge_connect,
-		.forget = bridge_forget,
-		.listen = bridge_listen,
-		.room = bridge_room,
-		.unlisten = bridge_unlisten};
+	b->san = cfg->san;
+	b->shm = cfg->shm;
+	b->engine = cfg->engine;
+	b->desk = cfg->desk;
 	list_init(&b->calls);
 	list_init(&b->listeners);
+	list_init(&b->arrivals);
 	list_init(&b->due);
 	*out = b;
 	return 0;
 }
 
-const struct broker_outside *bridge_outside(struct bridge *b)
+struct post *bridge_post(struct bridge *b)
 {
-	return &b->outside;
+	return &b->post;
+}
+
+void bridge_stats(const struct bridge *b, struct bridge_stats *out)
+{
+	*out = (struct bridge_stats){b->connections, b->made};
 }
 
 void bridge_close(struct bridge *b)
 {
-	while (!list_empty(&b->calls))
-		wire_cut(container_of(b->calls.next, struct wire, node));
 	while (!list_empty(&b->listeners))
 		wire_cut(container_of(b->listeners.next, struct wire, node));
+	while (!list_empty(&b->calls))
+		wire_cut(container_of(b->calls.next, struct wire, node));
+	while (!list_empty(&b->arrivals)) {
+		struct wire *w = container_of(b->arrivals.next, struct wire, node);
+
+		w->listener = NULL;
+		wire_cut(w);
+	}
 	couples_close(&b->couples);
+	post_close(&b->post);
 	free(b);
 }

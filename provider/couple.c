@@ -55,6 +55,7 @@ int couple_new(struct couples *c, struct couple_side *out[2])
 	p->of = c;
 	list_init(&p->due);
 	list_push_back(&c->all, &p->node);
+	c->n++;
 	for (unsigned i = 0; i < 2; i++) {
 		p->side[i].upcall.ready = on_ready;
 		p->side[i].couple = p;
@@ -67,6 +68,7 @@ void couple_free(struct couple_side *either)
 {
 	struct couple *p = either->couple;
 
+	p->of->n--;
 	list_remove(&p->node);
 	list_remove(&p->due);
 	for (unsigned i = 0; i < 2; i++)

@@ -16,6 +16,7 @@
 /* All couples of one domain. */
 struct couples {
 	struct list all, due;
+	uint64_t n; /* of all */
 	uint8_t *scratch;
 };
 

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/clock.h"
 
@@ -85,16 +84,13 @@ static const struct tp_ops transport_ops = {
 
 /* --- life --- */
 
-int engine_open(struct engine *e, struct tp_config *cfg, const struct resolver_config *rc,
+int engine_open(struct engine *e, const struct tp_config *cfg, const struct resolver_config *rc,
 	const struct engine_ops *ops, uint64_t now)
 {
 	memset(e, 0, sizeof *e);
 	e->ops = *ops;
 	e->now = now;
 	e->verify_csum = !cfg->crc;
-	if (getrandom(cfg->seed, sizeof cfg->seed, 0) != sizeof cfg->seed ||
-		getrandom(cfg->node_key, sizeof cfg->node_key, 0) != sizeof cfg->node_key)
-		return -EIO;
 	resolver_open(&e->resolver, e, rc);
 	return tp_create(cfg, &transport_ops, e, now, &e->tp);
 }

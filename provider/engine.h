@@ -69,8 +69,8 @@ struct engine {
 	bool verify_csum;   /* no CRC trailer: the UDP checksum is all there is */
 };
 
-/* cfg's seed and node key are filled in here. The engine owns no port yet. */
-int engine_open(struct engine *e, struct tp_config *cfg, const struct resolver_config *rc,
+/* The engine owns no port yet. */
+int engine_open(struct engine *e, const struct tp_config *cfg, const struct resolver_config *rc,
 	const struct engine_ops *ops, uint64_t now);
 /* Takes over port. -ENOSPC. */
 int engine_add_port(struct engine *e, struct port *port, int ifindex);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -20,6 +21,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "provider/crew.h"
 #include "provider/domain_private.h"
 #include "provider/ether_private.h"
 #include "provider/portlock.h"
@@ -273,12 +275,44 @@ static int open_port(struct ether *x, unsigned i, char *err, size_t err_len)
 	r = port ? 0 : port_open(&c, &port, err, err_len);
 	if (r)
 		return r;
-	if (!x->ports[i].miniport)
-		return engine_add_port(&x->engine, port, ifindex);
-	r = open_miniport(x, i, port, err, err_len);
+	r = x->cfg.crew ? crew_share(x->cfg.crew, i, &port) : 0;
+	if (!r)
+		r = x->ports[i].miniport ? open_miniport(x, i, port, err, err_len)
+					 : engine_add_port(&x->engine, port, ifindex);
 	if (r)
 		port_close(port);
 	return r;
+}
+
+/* What member 0 has opened. */
+static int fetch_port(struct ether *x, unsigned i, char *err, size_t err_len)
+{
+	struct port *port;
+	int r = crew_fetch(x->cfg.crew, i, x->cfg.member, &port);
+
+	if (!r) {
+		r = engine_add_port(&x->engine, port, netif_index(x->netif, x->ports[i].netdev));
+		if (r)
+			port_close(port);
+	}
+	return r;
+}
+
+/* To peers a crew is one host. */
+static int choose_secrets(const struct ether *x, struct tp_config *tc)
+{
+	const struct pv_ether_crew *crew = x->cfg.crew;
+
+	if (crew) {
+		memcpy(tc->seed, crew->seed, sizeof tc->seed);
+		memcpy(tc->node_key, crew->node_key, sizeof tc->node_key);
+		tc->engine = (uint8_t)x->cfg.member;
+		return 0;
+	}
+	return getrandom(tc->seed, sizeof tc->seed, 0) == sizeof tc->seed &&
+			       getrandom(tc->node_key, sizeof tc->node_key, 0) == sizeof tc->node_key
+		       ? 0
+		       : -EIO;
 }
 
 static int open_transport(struct ether *x)
@@ -297,7 +331,9 @@ static int open_transport(struct ether *x)
 		.cc = x->cfg.congestion && !strcmp(x->cfg.congestion, "fixed") ? &tp_cc_fixed : &tp_cc_swift,
 	};
 
-	return engine_open(&x->engine, &tc, &rc, &eo, sd_clock_ns());
+	int r = choose_secrets(x, &tc);
+
+	return r ? r : engine_open(&x->engine, &tc, &rc, &eo, sd_clock_ns());
 }
 
 static void guard_fd(void *ctx, int fd, bool own)
@@ -313,6 +349,8 @@ void ether_close_ports(struct ether *x)
 				x->pv.domain, miniport_fd(x->engine.ports[i].kernel), PV_GUARD_NONE);
 	}
 	engine_remove_ports(&x->engine);
+	if (x->cfg.crew && !x->cfg.member)
+		crew_close_ports(x->cfg.crew);
 	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
 		if (x->locks[i] >= 0)
 			pv_domain_guard_fd(x->pv.domain, x->locks[i], PV_GUARD_NONE);
@@ -362,7 +400,7 @@ static int open_all_ports(struct ether *x, char *err, size_t err_len, unsigned *
 {
 	port_set_fd_guard(guard_fd, x->pv.domain);
 	for (*which = 0; *which < x->cfg.n_ports; ++*which) {
-		int r = open_port(x, *which, err, err_len);
+		int r = (x->cfg.member ? fetch_port : open_port)(x, *which, err, err_len);
 
 		if (r)
 			return r;
@@ -519,9 +557,19 @@ static bool all_links_up(const struct ether *x)
 	return true;
 }
 
+/* What was received for the others counts as work: who has done it does not go to sleep. */
+static unsigned handed_over(struct ether *x)
+{
+	uint64_t before = x->handed;
+
+	x->handed = crew_handed(x->cfg.crew);
+	return (unsigned)(x->handed - before);
+}
+
 static unsigned ether_progress(struct pv *p, uint64_t now)
 {
 	struct ether *x = of(p);
+	unsigned work;
 
 	if (!x->started)
 		return 0;
@@ -529,7 +577,8 @@ static unsigned ether_progress(struct pv *p, uint64_t now)
 		engine_poll_links(&x->engine, now);
 		x->poll_links_at = now + (all_links_up(x) ? UP_POLL_NS : DOWN_POLL_NS);
 	}
-	return engine_progress(&x->engine, now);
+	work = engine_progress(&x->engine, now);
+	return x->cfg.crew && !x->cfg.member ? work + handed_over(x) : work;
 }
 
 static uint64_t ether_deadline(struct pv *p)
@@ -699,7 +748,8 @@ int pv_ether_open(const struct pv_ether_config *cfg, pv_ready_fn *ready, struct 
 {
 	struct ether *x;
 
-	if (cfg->size != sizeof *cfg || cfg->n_ports > ENGINE_MAX_PORTS)
+	if (cfg->size != sizeof *cfg || cfg->n_ports > ENGINE_MAX_PORTS ||
+		(cfg->crew && cfg->member >= cfg->crew->n))
 		return -EINVAL;
 	x = calloc(1, sizeof *x);
 	if (!x)
@@ -714,6 +764,7 @@ int pv_ether_open(const struct pv_ether_config *cfg, pv_ready_fn *ready, struct 
 	list_init(&x->unasked);
 	for (unsigned i = 0; i < cfg->n_ports; i++) {
 		x->ports[i] = cfg->ports[i];
+		x->ports[i].miniport &= !cfg->member; /* the kernel's side is member 0's */
 		x->ports[i].netdev = copy(cfg->ports[i].netdev);
 		x->ports[i].lock_dir = copy(cfg->ports[i].lock_dir);
 		x->ports[i].port.name = copy(cfg->ports[i].port.name);

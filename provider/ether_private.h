@@ -13,6 +13,7 @@ struct ether {
 	struct pv_ether_config cfg; /* strings and ports are our copies */
 	struct pv_ether_port ports[ENGINE_MAX_PORTS];
 	struct port *given[ENGINE_MAX_PORTS]; /* opened by somebody else, or NULL */
+	uint64_t handed;		      /* frames that others of the crew got, when last asked */
 	struct netif *netif;		      /* NULL until the first question about routes */
 	int netif_owner;		      /* pid that opened it: a forked child opens its own */
 	uint64_t netif_seen;		      /* generation the engine's addresses come from */

@@ -8,6 +8,16 @@
 #include "drivers/port.h"
 #include "provider/provider.h"
 
+/* What ether providers share that have the same ports and are, to other hosts, one: each has a thread and an
+ * engine of its own, and of the connections those that it began or that came to it. They start one after the
+ * other, member 0 first, and stop while none of the others runs: member 0 alone has the ports' devices. */
+struct pv_ether_crew;
+/* At most 16 members. -EINVAL, -ENOMEM, -EIO. Closed after all of them. */
+int pv_ether_crew_open(unsigned n, struct pv_ether_crew **out);
+void pv_ether_crew_close(struct pv_ether_crew *c);
+/* How many frames have arrived with member 0 and were another one's. Any thread, while member 0 runs. */
+uint64_t pv_ether_crew_handed(const struct pv_ether_crew *c);
+
 /* One NIC port of the ether provider. */
 struct pv_ether_port {
 	struct port_config port;
@@ -21,9 +31,11 @@ struct pv_ether_config {
 	size_t size; /* sizeof(struct pv_ether_config) */
 	unsigned n_ports;
 	const struct pv_ether_port *ports;
-	uint64_t find_timeout_ns; /* a silent peer is given up after this */
-	uint64_t negative_ttl_ns; /* how long a silent peer is remembered; 0: 10 s */
-	uint64_t positive_ttl_ns; /* how long an answer is trusted unrefreshed; 0: 60 s */
+	struct pv_ether_crew *crew; /* NULL: alone */
+	unsigned member;	    /* of the crew */
+	uint64_t find_timeout_ns;   /* a silent peer is given up after this */
+	uint64_t negative_ttl_ns;   /* how long a silent peer is remembered; 0: 10 s */
+	uint64_t positive_ttl_ns;   /* how long an answer is trusted unrefreshed; 0: 60 s */
 	/* transport; 0: its defaults */
 	bool crc;
 	const char *congestion; /* "swift", "fixed" */
@@ -67,6 +79,7 @@ struct pv_shm_end {
 	unsigned end;	      /* 0: it has connected, 1: it accepts with this */
 	int memory, fd, bell; /* as in channel.h; the callee's, also when it fails */
 };
+void pv_shm_end_close(const struct pv_shm_end *end);
 int pv_shm_attach(struct pv *p, const struct pv_shm_end *end, void *user, struct pv_ep **out);
 /* The descriptor that stands for a connected endpoint of this provider; it stays the endpoint's. */
 int pv_shm_fd(const struct pv_ep *ep);

@@ -617,7 +617,7 @@ bool pv_shm_is_end(int fd)
 	return channel_is_end(fd);
 }
 
-static void close_end(const struct pv_shm_end *end)
+void pv_shm_end_close(const struct pv_shm_end *end)
 {
 	close(end->memory);
 	close(end->fd);
@@ -633,7 +633,7 @@ int pv_shm_attach(struct pv *p, const struct pv_shm_end *end, void *user, struct
 	if (!r)
 		r = shm_ep_attach(e, end);
 	else
-		close_end(end);
+		pv_shm_end_close(end);
 	if (r) {
 		if (e)
 			shm_ep_free(e);

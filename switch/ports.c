@@ -7,11 +7,19 @@
 
 int sw_ports_open(const struct cfg *cfg, pv_ready_fn *ready, struct pv **out)
 {
+	return sw_ports_open_for(cfg, NULL, 0, ready, out);
+}
+
+int sw_ports_open_for(const struct cfg *cfg, struct pv_ether_crew *crew, unsigned member, pv_ready_fn *ready,
+	struct pv **out)
+{
 	struct pv_ether_port ports[CFG_MAX_PORTS];
 	struct pv_ether_config ec = {
 		.size = sizeof ec,
 		.n_ports = cfg->n_ports,
 		.ports = ports,
+		.crew = crew,
+		.member = member,
 		.find_timeout_ns = cfg->find_timeout_ns,
 		.negative_ttl_ns = cfg->negative_ttl_ns,
 		.positive_ttl_ns = cfg->positive_ttl_ns,

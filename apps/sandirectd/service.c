@@ -5,35 +5,28 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
-#include "base/core.h"
 #include "base/fd.h"
 #include "base/fnv.h"
 #include "base/log.h"
-#include "provider/bridge.h"
 #include "provider/broker.h"
-#include "provider/domain.h"
+#include "provider/desk.h"
 #include "provider/registry.h"
-#include "switch/ports.h"
 #include "takeover.h"
+#include "worker.h"
 
 /* How often programs are listened to while the ports keep it busy. */
 #define LOOK_NS (20 * SD_US)
-/* Having polled in vain for so long it offers its core to others, and again. */
-#define SIGNALS_NS     (10 * SD_MS) /* how long it may work without a look at signals */
-#define YIELD_AFTER_NS (10 * SD_US)
-#define YIELD_AGAIN_NS (50 * SD_US)
 /* How often ports are tried that nobody has taken over. */
 #define RESUME_NS (100 * SD_MS)
 
 struct service {
 	struct service_config cfg;
-	struct pv_domain *domain;
-	struct pv_waiter *waiter;
-	struct pv *ether, *shm;
-	struct bridge *bridge; /* NULL: there are no ports */
+	struct worker workers[CFG_MAX_CORES]; /* worker 0 is this thread's */
+	unsigned n_workers;
+	struct pv_ether_crew *crew; /* NULL: one worker */
+	struct desk *desk;	    /* NULL: there are no ports */
 	struct broker *broker;
 	uint64_t look_at;
 	int successors; /* where they call, or -1 */
@@ -41,11 +34,11 @@ struct service {
 	uint64_t resume_at;
 };
 
-/* --- ports --- */
+/* --- workers --- */
 
-static int start_ports(struct service *s)
+static int start_ports(struct worker *w, void *arg)
 {
-	enum sd_reason r = s->ether->ops->start(s->ether);
+	enum sd_reason r = w->ether->ops->start(w->ether);
 
 	if (r == SD_REASON_SAN)
 		return 0;
@@ -54,65 +47,101 @@ static int start_ports(struct service *s)
 	return -EIO;
 }
 
-static int prepare_ports(struct service *s)
+static int prepare_ports(struct worker *w, void *arg)
 {
-	int r = sw_ports_open(s->cfg.cfg, pv_upcall, &s->ether);
+	return pv_ether_prepare(w->ether) == SD_REASON_SAN ? 0 : -EIO;
+}
 
-	if (!r)
-		r = pv_shm_open("", pv_upcall, &s->shm);
-	if (!r)
-		r = pv_domain_add(s->domain, s->shm);
-	if (!r)
-		r = pv_domain_add(s->domain, s->ether);
-	if (!r)
-		r = bridge_open(s->ether, s->shm, &s->bridge);
-	if (r) {
-		sd_error("the ports cannot be set up: %s", strerror(-r));
-		return r;
+/* In their order: worker 0 has the ports' devices. */
+static int each_worker(struct service *s, int (*f)(struct worker *w, void *arg), void *arg)
+{
+	for (unsigned i = 0; i < s->n_workers; i++) {
+		int r = worker_do(&s->workers[i], f, arg);
+
+		if (r)
+			return r;
 	}
 	return 0;
 }
 
-static int open_ports(struct service *s, bool takes_over)
+static void workers_go(struct service *s)
 {
-	int r = prepare_ports(s);
+	for (unsigned i = 1; i < s->n_workers; i++)
+		worker_go(&s->workers[i]);
+}
 
+static void workers_park(struct service *s)
+{
+	for (unsigned i = 1; i < s->n_workers; i++)
+		worker_park(&s->workers[i]);
+}
+
+static int open_worker(struct service *s, struct worker *w)
+{
+	int r;
+
+	*w = (struct worker){.number = s->n_workers,
+		.cfg = s->cfg.cfg,
+		.crew = s->crew,
+		.desk = s->desk ? desk_post(s->desk) : NULL};
+	r = worker_open(w);
 	if (r)
 		return r;
-	if (takes_over)
-		return pv_ether_prepare(s->ether) == SD_REASON_SAN ? 0 : -EIO;
-	return start_ports(s);
+	s->n_workers++;
+	if (s->desk)
+		desk_set_bridge(s->desk, w->number, bridge_post(w->bridge));
+	return 0;
+}
+
+/* One for each core; without ports there is nothing for more than one to do. */
+static int open_workers(struct service *s)
+{
+	unsigned n = s->cfg.cfg->n_ports && s->cfg.cfg->cores.n ? s->cfg.cfg->cores.n : 1;
+	int r = n > 1 ? pv_ether_crew_open(n, &s->crew) : 0;
+
+	if (!r && s->cfg.cfg->n_ports)
+		r = desk_open(n, n > 1, &s->desk);
+	if (r)
+		sd_error("cannot start: %s", strerror(-r));
+	while (!r && s->n_workers < n)
+		r = open_worker(s, &s->workers[s->n_workers]);
+	return r;
 }
 
 /* Nobody has taken over after all. A port that is not to be had at once may be a moment later. */
+static int resume_ports(struct worker *w, void *arg)
+{
+	return bridge_resume(w->bridge) ? 0 : -EIO;
+}
+
 static void open_ports_again(struct service *s)
 {
 	uint64_t now = sd_clock_ns();
 
 	if (now < s->resume_at)
 		return;
-	s->suspended = !bridge_resume(s->bridge);
+	s->suspended = each_worker(s, resume_ports, NULL);
 	s->resume_at = now + RESUME_NS;
-	if (!s->suspended)
-		sd_info("the ports are open again");
+	if (s->suspended)
+		return;
+	workers_go(s);
+	sd_info("the ports are open again");
 }
 
 int service_open(const struct service_config *cfg, bool takes_over, struct service **out)
 {
-	struct pv_domain_config dc = {.size = sizeof dc, .spin_ns = cfg->cfg->spin_ns};
 	struct service *s = calloc(1, sizeof *s);
-	int r = s ? pv_domain_open(&dc, &s->domain) : -ENOMEM;
+	int r;
 
-	if (r) {
-		sd_error("cannot start: %s", strerror(-r));
-		free(s);
-		return r;
+	if (!s) {
+		sd_error("cannot start: %s", strerror(ENOMEM));
+		return -ENOMEM;
 	}
 	s->cfg = *cfg;
 	s->successors = -1;
-	pv_enter(s->domain);
-	s->waiter = pv_waiter_self(s->domain);
-	r = !s->waiter ? -ENOMEM : cfg->cfg->n_ports ? open_ports(s, takes_over) : 0;
+	r = open_workers(s);
+	if (!r && s->desk)
+		r = each_worker(s, takes_over ? prepare_ports : start_ports, NULL);
 	if (r) {
 		service_close(s);
 		return r;
@@ -123,52 +152,28 @@ int service_open(const struct service_config *cfg, bool takes_over, struct servi
 
 /* --- service --- */
 
-static unsigned work(struct service *s)
+static unsigned round_of(void *ctx)
 {
-	unsigned n = pv_progress(s->domain);
-	uint64_t now = pv_now(s->domain);
+	struct service *s = ctx;
+	struct worker *w = &s->workers[0];
+	unsigned n = pv_progress(w->domain);
+	uint64_t now = pv_now(w->domain);
 
 	if (now >= s->look_at) {
 		n += broker_progress(s->broker, now);
 		s->look_at = now + LOOK_NS;
 	}
-	if (s->suspended)
+	if (s->suspended) {
 		open_ports_again(s);
-	else if (s->bridge)
-		n += bridge_progress(s->bridge, s->broker);
+	} else if (s->desk) {
+		n += bridge_progress(w->bridge);
+		n += desk_progress(s->desk, s->broker);
+	}
 	return n;
 }
 
-/* Polls while something happens, and for a while after, unless others need the core: they may be the ones
- * that would make it happen. False: nothing happens; true: it does, and it is time to look at signals. */
-static bool work_while_busy(struct service *s)
-{
-	uint64_t now = pv_now(s->domain), until = now + s->cfg.cfg->spin_ns, yield_at = now + YIELD_AFTER_NS,
-		 end = now + SIGNALS_NS;
-
-	while (now < end) {
-		/* What has more to do than one round comes first, also where nothing is polled for. */
-		if (work(s)) {
-			now = pv_now(s->domain);
-			until = now + s->cfg.cfg->spin_ns;
-			yield_at = now + YIELD_AFTER_NS;
-			continue;
-		}
-		now = pv_now(s->domain);
-		if (!s->bridge || now >= until)
-			return false;
-		pv_yield(s->domain);
-		if (now < yield_at)
-			continue;
-		if (sd_core_offer())
-			return false;
-		yield_at = now + YIELD_AGAIN_NS;
-	}
-	return true;
-}
-
-/* What wants to be served, to be heard, and to take over. */
-enum { BROKER, SIGNALS, SUCCESSORS, N_WATCHED };
+/* What wants to be served, to be heard, and to take over; and the other workers' letters. */
+enum { BROKER, LETTERS, SIGNALS, SUCCESSORS, N_WATCHED };
 
 static void sleep_until_work(struct service *s, struct pollfd p[N_WATCHED])
 {
@@ -176,7 +181,9 @@ static void sleep_until_work(struct service *s, struct pollfd p[N_WATCHED])
 
 	if (s->suspended && s->resume_at < deadline)
 		deadline = s->resume_at;
-	pv_sleep(s->domain, s->waiter, p, N_WATCHED, deadline, NULL);
+	worker_sleep(&s->workers[0], p, N_WATCHED, deadline);
+	if (p[LETTERS].revents)
+		post_heed(desk_post(s->desk));
 	s->look_at = 0;
 }
 
@@ -200,8 +207,8 @@ int service_listen(struct service *s, int door, int successors)
 	struct broker_config bc = {.size = sizeof bc,
 		.max_connections = s->cfg.max_connections,
 		.max_memory = s->cfg.max_memory,
-		.outside_ms = s->bridge ? outside_ms(s) : 0,
-		.outside = s->bridge ? bridge_outside(s->bridge) : NULL,
+		.outside_ms = s->desk ? outside_ms(s) : 0,
+		.outside = s->desk ? desk_outside(s->desk) : NULL,
 		.permits = permits,
 		.ctx = s};
 	int r = broker_open(&bc, door, &s->broker);
@@ -216,23 +223,49 @@ int service_listen(struct service *s, int door, int successors)
 
 uint64_t service_format(void)
 {
-	const uint64_t formats[] = {bridge_save_format(), broker_save_format()};
+	const uint64_t formats[] = {bridge_save_format(), broker_save_format(), desk_save_format()};
 
 	return sd_fnv(SD_FNV_BASIS, formats, sizeof formats);
 }
 
+static int read_letters(struct worker *w, void *n)
+{
+	*(unsigned *)n += bridge_read(w->bridge);
+	return 0;
+}
+
+static int suspend(struct worker *w, void *p)
+{
+	return bridge_suspend(w->bridge, p);
+}
+
+/* Letters answer letters. */
+static void read_all_letters(struct service *s)
+{
+	unsigned n;
+
+	do {
+		n = desk_progress(s->desk, s->broker);
+		each_worker(s, read_letters, &n);
+	} while (n);
+}
+
 static int save(struct service *s, struct sd_pack *p)
 {
-	int r;
+	int r = 0;
 
 	sd_pack_fd(p, broker_door(s->broker));
 	sd_pack_fd(p, s->successors);
-	sd_pack_u32(p, s->bridge != NULL);
+	sd_pack_u32(p, s->desk ? s->n_workers : 0);
 	broker_save(s->broker, p);
+	if (s->desk)
+		desk_save(s->desk, p);
 	if (p->failed)
 		return -ENOMEM;
-	r = s->bridge ? bridge_suspend(s->bridge, p) : 0;
-	s->suspended = s->bridge && !r;
+	if (s->desk) {
+		s->suspended = true;
+		r = each_worker(s, suspend, p);
+	}
 	return p->failed ? -ENOMEM : r;
 }
 
@@ -247,8 +280,9 @@ static bool hand_over(struct service *s)
 		sd_fd_close(&channel);
 		return false;
 	}
-	if (s->bridge)
-		bridge_progress(s->bridge, s->broker);
+	workers_park(s);
+	if (s->desk)
+		read_all_letters(s);
 	r = save(s, &p);
 	if (!r)
 		r = takeover_give(channel, &p, since);
@@ -262,36 +296,67 @@ static bool hand_over(struct service *s)
 	s->resume_at = 0;
 	if (s->suspended)
 		open_ports_again(s);
+	else
+		workers_go(s);
 	return false;
 }
 
-int service_take_over(struct service *s, struct sd_unpack *u)
-{
-	int door = sd_unpack_fd(u), r = -EXDEV, successors;
+struct restoring {
+	struct broker *broker;
+	struct sd_unpack *u;
+};
 
-	successors = sd_unpack_fd(u);
-	if (door >= 0 && !sd_unpack_u32(u) == !s->bridge) {
-		r = service_listen(s, door, successors);
-	} else {
-		sd_fd_close(&door);
-		sd_fd_close(&successors);
-		sd_error(
-			"the running daemon has ports and this one none, or the other way about; restart it");
-		return r;
-	}
-	if (!r)
-		r = broker_restore(s->broker, u, sd_clock_ns());
-	if (!r && s->bridge)
-		r = bridge_restore(s->bridge, s->broker, u);
+static int restore_bridge(struct worker *w, void *arg)
+{
+	const struct restoring *r = arg;
+
+	return bridge_restore(w->bridge, r->broker, r->u);
+}
+
+static int restore(struct service *s, struct sd_unpack *u)
+{
+	int r = broker_restore(s->broker, u, sd_clock_ns());
+
+	if (!r && s->desk)
+		r = desk_restore(s->desk, s->broker, u);
+	if (!r && s->desk)
+		r = each_worker(s, restore_bridge, &(struct restoring){s->broker, u});
 	if (r)
 		sd_error("cannot go on with what the running daemon has: %s", strerror(-r));
 	return r;
 }
 
+int service_take_over(struct service *s, struct sd_unpack *u)
+{
+	int door = sd_unpack_fd(u), successors = sd_unpack_fd(u), r;
+	unsigned theirs = sd_unpack_u32(u), ours = s->desk ? s->n_workers : 0;
+
+	if (door >= 0 && theirs == ours) {
+		r = service_listen(s, door, successors);
+		return r ? r : restore(s, u);
+	}
+	sd_fd_close(&door);
+	sd_fd_close(&successors);
+	if (!theirs != !ours)
+		sd_error(
+			"the running daemon has ports and this one none, or the other way about; restart it");
+	else
+		sd_error("the running daemon has %u engines and this one %u; name as many cores, or restart "
+			 "it",
+			theirs, ours);
+	return -EXDEV;
+}
+
+static int restored(struct worker *w, void *arg)
+{
+	bridge_restored(w->bridge);
+	return 0;
+}
+
 void service_taken_over(struct service *s)
 {
-	if (s->bridge)
-		bridge_restored(s->bridge);
+	if (s->desk)
+		each_worker(s, restored, NULL);
 }
 
 /* --- serving --- */
@@ -299,11 +364,13 @@ void service_taken_over(struct service *s)
 bool service_run(struct service *s, int signals, bool (*on_signals)(struct service *s, int signals))
 {
 	struct pollfd p[N_WATCHED] = {[BROKER] = {.fd = broker_fd(s->broker), .events = POLLIN},
+		[LETTERS] = {.fd = s->desk ? desk_post(s->desk)->bell : -1, .events = POLLIN},
 		[SIGNALS] = {.fd = signals, .events = POLLIN},
 		[SUCCESSORS] = {.fd = s->successors, .events = POLLIN}};
 
+	workers_go(s);
 	for (bool more = true; more;) {
-		if (work_while_busy(s))
+		if (worker_poll(&s->workers[0], round_of, s))
 			poll(&p[SIGNALS], N_WATCHED - SIGNALS, 0);
 		else
 			sleep_until_work(s, p);
@@ -315,6 +382,18 @@ bool service_run(struct service *s, int signals, bool (*on_signals)(struct servi
 	return false;
 }
 
+static void tell_of_workers(struct service *s)
+{
+	struct bridge_stats b;
+
+	for (unsigned i = 0; i < s->n_workers; i++) {
+		bridge_stats(s->workers[i].bridge, &b);
+		sd_info("engine %u: %lu connections with other hosts; %lu made", i, b.connections, b.made);
+	}
+	if (s->crew)
+		sd_info("%lu frames handed over", pv_ether_crew_handed(s->crew));
+}
+
 void service_tell(struct service *s)
 {
 	struct broker_stats b;
@@ -323,6 +402,20 @@ void service_tell(struct service *s)
 	sd_info("%lu programs, %lu listeners, %lu connections; %lu made, %lu refused, %lu offered again, %lu "
 		"bad messages",
 		b.clients, b.listeners, b.streams, b.joined, b.refused, b.offered_again, b.bad_messages);
+	if (s->desk && !s->suspended)
+		tell_of_workers(s);
+}
+
+/* They still need worker 0, who receives for them. */
+static void quit_workers(struct service *s)
+{
+	for (unsigned i = 1; i < s->n_workers; i++)
+		worker_quit(&s->workers[i]);
+	for (unsigned i = 1; i < s->n_workers; i++) {
+		while (!worker_has_quit(&s->workers[i]))
+			worker_round(&s->workers[0]);
+		worker_close(&s->workers[i]);
+	}
 }
 
 void service_close(struct service *s)
@@ -330,10 +423,12 @@ void service_close(struct service *s)
 	if (s->broker)
 		broker_close(s->broker);
 	sd_fd_close(&s->successors);
-	if (s->bridge)
-		bridge_close(s->bridge);
-	if (pv_is_inside(s->domain))
-		pv_leave(s->domain);
-	pv_domain_drain(s->domain, s->cfg.cfg->exit_linger_ns);
+	quit_workers(s);
+	if (s->n_workers)
+		worker_close(&s->workers[0]);
+	if (s->desk)
+		desk_close(s->desk);
+	if (s->crew)
+		pv_ether_crew_close(s->crew);
 	free(s);
 }

@@ -128,7 +128,11 @@ static struct sd_addr address(unsigned host, unsigned net, uint16_t port)
 
 static void host_open(struct host *h, bool crc)
 {
-	struct tp_config tc = {.size = sizeof tc, .crc = crc, .max_conns = 64, .dead_timeout_ns = 2 * SD_S};
+	struct tp_config tc = {.size = sizeof tc,
+		.crc = crc,
+		.max_conns = 64,
+		.dead_timeout_ns = 2 * SD_S,
+		.seed = {(uintptr_t)h}};
 	struct resolver_config rc = {0};
 	struct engine_ops ops = {on_event, on_acceptable, on_resolved, h};
 

@@ -56,7 +56,7 @@ static struct sd_addr address(uint8_t host, uint16_t port)
 
 static void host_open(struct host *h, uint8_t number, struct port *port)
 {
-	struct tp_config tc = {.size = sizeof tc, .crc = true, .max_conns = 64};
+	struct tp_config tc = {.size = sizeof tc, .crc = true, .max_conns = 64, .seed = {number}};
 	struct resolver_config rc = {TIMEOUT, NEGATIVE, POSITIVE};
 	struct engine_ops ops = {on_event, on_acceptable, on_resolved, h};
 

@@ -15,6 +15,7 @@
 #include "hosts.h"
 #include "provider/bridge.h"
 #include "provider/broker.h"
+#include "provider/desk.h"
 #include "provider/ether_private.h"
 
 #define V4 (1u << 4)
@@ -166,6 +167,7 @@ static struct daemon_host {
 	char path[64];
 	pthread_t thread;
 	_Atomic int state; /* 1: serves, -1: failed, 2: is to end */
+	struct desk *desk;
 	struct pv *programs;
 	struct pv_ops ops; /* those of programs, on this host */
 	const struct pv_ops *inner;
@@ -192,6 +194,7 @@ static int daemon_open(struct daemon_host *h, struct pv_domain **d, struct bridg
 		.find_timeout_ns = SD_S,
 		.connect_timeout_ns = 4 * SD_S,
 		.dead_timeout_ns = 10 * SD_S};
+	struct bridge_config bridging = {.size = sizeof bridging};
 	struct pv *ether, *shm;
 	int fd;
 
@@ -200,9 +203,15 @@ static int daemon_open(struct daemon_host *h, struct pv_domain **d, struct bridg
 	strcpy(a.sun_path, h->path);
 	if (pv_domain_open(&dc, d) || !pv_enter(*d) || pv_ether_open(&ec, pv_upcall, &ether) ||
 		pv_shm_open("", pv_upcall, &shm) || pv_domain_add(*d, shm) || pv_domain_add(*d, ether) ||
-		ether->ops->start(ether) != SD_REASON_SAN || bridge_open(ether, shm, bridge))
+		ether->ops->start(ether) != SD_REASON_SAN || desk_open(1, false, &h->desk))
 		return -1;
-	bc.outside = bridge_outside(*bridge);
+	bridging.san = ether;
+	bridging.shm = shm;
+	bridging.desk = desk_post(h->desk);
+	if (bridge_open(&bridging, bridge))
+		return -1;
+	desk_set_bridge(h->desk, 0, bridge_post(*bridge));
+	bc.outside = desk_outside(h->desk);
 	return bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 16) || broker_open(&bc, fd, b);
 }
 
@@ -216,7 +225,8 @@ static void *run_daemon(void *arg)
 
 	h->state = daemon_open(h, &d, &bridge, &b) ? -1 : 1;
 	while (h->state == 1) {
-		unsigned n = pv_progress(d) + broker_progress(b, sd_clock_ns()) + bridge_progress(bridge, b);
+		unsigned n = pv_progress(d) + broker_progress(b, sd_clock_ns()) + bridge_progress(bridge) +
+			     desk_progress(h->desk, b);
 
 		p = (struct pollfd){.fd = broker_fd(b), .events = POLLIN};
 		if (!n)
@@ -226,6 +236,7 @@ static void *run_daemon(void *arg)
 		return NULL;
 	broker_close(b);
 	bridge_close(bridge);
+	desk_close(h->desk);
 	pv_leave(d);
 	pv_domain_drain(d, 0);
 	return NULL;

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "provider/crew.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/fnv.h"
+#include "provider/registry.h"
+
+_Static_assert(TP_ENGINES == PORT_SHARE_MAX, "an engine for each user of a port");
+
+int pv_ether_crew_open(unsigned n, struct pv_ether_crew **out)
+{
+	struct pv_ether_crew *c;
+
+	if (!n || n > TP_ENGINES)
+		return -EINVAL;
+	c = calloc(1, sizeof *c);
+	if (!c)
+		return -ENOMEM;
+	c->n = n;
+	if (getrandom(c->seed, sizeof c->seed, 0) != sizeof c->seed ||
+		getrandom(c->node_key, sizeof c->node_key, 0) != sizeof c->node_key) {
+		free(c);
+		return -EIO;
+	}
+	*out = c;
+	return 0;
+}
+
+void pv_ether_crew_close(struct pv_ether_crew *c)
+{
+	free(c);
+}
+
+uint64_t pv_ether_crew_handed(const struct pv_ether_crew *c)
+{
+	return crew_handed(c);
+}
+
+/* --- whom a frame is for --- */
+
+/* The kernel's are member 0's, too. */
+static uint32_t steer(void *ctx, const struct port_frame *f)
+{
+	const struct pv_ether_crew *c = ctx;
+	struct encap_view v;
+	uint64_t hash;
+	int to;
+
+	if (encap_parse(f->data, f->len, TP_UDP_PORT, false, &v))
+		return 1;
+	to = tp_steer(v.payload, v.payload_len);
+	if (to == TP_FOR_ALL)
+		return (1u << c->n) - 1;
+	if (to >= 0) /* an id of nobody's, or from when there were more of us: somebody has to say so */
+		return 1u << (unsigned)to % c->n;
+	hash = sd_fnv(SD_FNV_BASIS, v.flow.src.ip, sizeof v.flow.src.ip);
+	hash = sd_fnv(hash, &v.flow.src.port, sizeof v.flow.src.port);
+	return 1u << (hash >> 32) % c->n;
+}
+
+/* --- ports --- */
+
+int crew_share(struct pv_ether_crew *c, unsigned index, struct port **port)
+{
+	int r = port_share_open(*port, c->n, steer, c, c->waiting[index]);
+
+	if (r) {
+		memset(c->waiting[index], 0, sizeof c->waiting[index]);
+		return r;
+	}
+	*port = c->first[index] = c->waiting[index][0];
+	c->waiting[index][0] = NULL;
+	return 0;
+}
+
+int crew_fetch(struct pv_ether_crew *c, unsigned index, unsigned member, struct port **port)
+{
+	*port = c->waiting[index][member];
+	c->waiting[index][member] = NULL;
+	return *port ? 0 : -EAGAIN;
+}
+
+void crew_close_ports(struct pv_ether_crew *c)
+{
+	for (unsigned i = 0; i < ENGINE_MAX_PORTS; i++) {
+		c->first[i] = NULL;
+		for (unsigned m = 1; m < c->n; m++) {
+			if (c->waiting[i][m])
+				port_close(c->waiting[i][m]);
+			c->waiting[i][m] = NULL;
+		}
+	}
+}
+
+uint64_t crew_handed(const struct pv_ether_crew *c)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < ENGINE_MAX_PORTS && c->first[i]; i++)
+		n += port_share_handed(c->first[i]);
+	return n;
+}
