@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "base/fnv.h"
 #include "provider/registry.h"
 
 _Static_assert(TP_ENGINES == PORT_SHARE_MAX, "an engine for each user of a port");
@@ -47,19 +46,12 @@ static uint32_t steer(void *ctx, const struct port_frame *f)
 {
 	const struct pv_ether_crew *c = ctx;
 	struct encap_view v;
-	uint64_t hash;
 	int to;
 
 	if (encap_parse(f->data, f->len, TP_UDP_PORT, false, &v))
 		return 1;
-	to = tp_steer(v.payload, v.payload_len);
-	if (to == TP_FOR_ALL)
-		return (1u << c->n) - 1;
-	if (to >= 0) /* an id of nobody's, or from when there were more of us: somebody has to say so */
-		return 1u << (unsigned)to % c->n;
-	hash = sd_fnv(SD_FNV_BASIS, v.flow.src.ip, sizeof v.flow.src.ip);
-	hash = sd_fnv(hash, &v.flow.src.port, sizeof v.flow.src.port);
-	return 1u << (hash >> 32) % c->n;
+	to = tp_steer(v.payload, v.payload_len, c->n);
+	return to == TP_FOR_ALL ? (1u << c->n) - 1 : 1u << to;
 }
 
 /* --- ports --- */

@@ -2,18 +2,19 @@
 /* steer: which of a host's engines a packet is for. Nothing is checked here that the engine checks itself. */
 #include "transport/conn.h"
 
-int tp_steer(const uint8_t *pkt, size_t len)
+int tp_steer(const uint8_t *pkt, size_t len, unsigned n)
 {
-	if (len < 16)
-		return TP_FOR_ANY;
-	switch (tp_wire_type(pkt)) {
-	case WIRE_INIT: /* each engine knows all listeners; the same one has to see the repetition */
-	case WIRE_FIND:
-		return TP_FOR_ANY;
+	uint64_t cid = len >= 24 ? tp_wire_cid(pkt) : 0;
+
+	switch (len >= 24 ? tp_wire_type(pkt) : 0) {
 	case WIRE_RESET: /* names the sender's connection */
 	case WIRE_FIND_REPLY:
 		return TP_FOR_ALL;
-	default:
-		return (int)(tp_wire_cid(pkt) >> TP_CID_BITS & (TP_ENGINES - 1));
+	case WIRE_FIND: /* each engine knows all listeners */
+		return (int)(cid % n);
+	case WIRE_INIT: /* the initiator's id, of which the low bits may be the same in all */
+		return (int)((be64_get(pkt + 16) >> 32) % n);
+	default: /* an id of nobody's, too: somebody has to say so */
+		return (int)((cid >> TP_CID_BITS & (TP_ENGINES - 1)) % n);
 	}
 }

@@ -142,11 +142,10 @@ void tp_destroy(struct tp *t);
 
 /* Takes one UDP payload. Any bytes are safe. pkt may be written to never, read until return. */
 void tp_input(struct tp *t, uint64_t now, const uint8_t *pkt, size_t len, const struct tp_rx *rx);
-/* Of several engines that share an address: which one is to get this packet? Its number, or one of these.
- * Any bytes are safe. */
-#define TP_FOR_ANY -1 /* any one, and always the same for packets of the same source and UDP ports */
-#define TP_FOR_ALL -2
-int tp_steer(const uint8_t *pkt, size_t len);
+/* Of n engines that share an address: which one is to get this packet? Its number, or TP_FOR_ALL. What begins
+ * a connection goes to any one, but to the same again when it is repeated. Any bytes are safe. */
+#define TP_FOR_ALL -1
+int tp_steer(const uint8_t *pkt, size_t len, unsigned n);
 /* True if tp_output() would have something (an ACK that may still wait does not count). */
 bool tp_output_pending(const struct tp *t);
 /* Where the next packet will most likely go, so that the caller can have the right buffer ready; NULL:

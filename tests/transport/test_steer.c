@@ -31,7 +31,7 @@ static int stop(void **state)
 
 static int steer_out(const struct puppet *q)
 {
-	return tp_steer(q->out, q->out_len);
+	return tp_steer(q->out, q->out_len, TP_ENGINES);
 }
 
 static void packets_find_the_engine_of_their_connection(void **state)
@@ -46,30 +46,51 @@ static void packets_find_the_engine_of_their_connection(void **state)
 			be64_put(pkt + 8, q.their_cid);
 			for (unsigned type = WIRE_DATA; type <= WIRE_COOKIE; type++) {
 				pkt[0] = (uint8_t)(WIRE_VERSION << 4 | type);
-				assert_int_equal(
-					tp_steer(pkt, sizeof pkt), type == WIRE_INIT ? TP_FOR_ANY : (int)i);
+				if (type != WIRE_INIT)
+					assert_int_equal(tp_steer(pkt, sizeof pkt, TP_ENGINES), i);
 			}
 		}
 	}
 }
 
-static void setup_and_questions(void **state)
+/* They are shared out, and a repeated one goes where the first one went. */
+static void connections_begin_anywhere(void **state)
 {
 	struct tp_path path = {.local = p[3].local, .peer = p[3].peer, .max_payload = p[3].max_payload};
+	unsigned count[4] = {0};
 	struct tp_conn *c;
 
 	path.local.port = 30000;
 	path.peer.port = 80;
-	assert_int_equal(tp_connect(p[3].tp, p[3].now, &path, &p[3], &c), 0);
-	assert_true(puppet_output(&p[3]));
-	assert_int_equal(tp_wire_type(p[3].out), WIRE_INIT);
-	assert_int_equal(steer_out(&p[3]), TP_FOR_ANY);
-	tp_close(c, p[3].now, true);
-	puppet_flush(&p[3]);
+	for (unsigned i = 0; i < 4000; i++) {
+		int to;
 
+		assert_int_equal(tp_connect(p[3].tp, p[3].now, &path, &p[3], &c), 0);
+		assert_true(puppet_output(&p[3]));
+		assert_int_equal(tp_wire_type(p[3].out), WIRE_INIT);
+		to = tp_steer(p[3].out, p[3].out_len, 4);
+		assert_in_range(to, 0, 3);
+		count[to]++;
+		assert_true(i % 100 || puppet_wait_output(&p[3], 10 * SD_MS));
+		if (i % 100 == 0) {
+			assert_true(puppet_output(&p[3]) && tp_wire_type(p[3].out) == WIRE_INIT);
+			assert_int_equal(tp_steer(p[3].out, p[3].out_len, 4), to);
+		}
+		tp_close(c, p[3].now, true);
+		puppet_flush(&p[3]);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		assert_in_range(count[i], 850, 1150);
+}
+
+static void questions_and_answers(void **state)
+{
+	struct tp_path path = {.local = p[3].local, .peer = p[3].peer, .max_payload = p[3].max_payload};
+
+	path.peer.port = 80;
 	assert_int_equal(tp_find(p[3].tp, &path, &path.peer), 0);
 	assert_true(puppet_output(&p[3]));
-	assert_int_equal(steer_out(&p[3]), TP_FOR_ANY);
+	assert_true(steer_out(&p[3]) >= 0);
 	assert_int_equal(tp_hello(p[3].tp, &path), 0);
 	assert_true(puppet_output(&p[3]));
 	assert_int_equal(steer_out(&p[3]), TP_FOR_ALL);
@@ -90,13 +111,12 @@ static void any_bytes(void **state)
 {
 	uint8_t pkt[32];
 
-	for (unsigned n = 0; n < 256; n++) {
-		memset(pkt, (int)n, sizeof pkt);
+	for (unsigned i = 0; i < 256; i++) {
+		memset(pkt, (int)i, sizeof pkt);
 		for (size_t len = 0; len <= sizeof pkt; len++) {
-			int r = tp_steer(pkt, len);
-
-			assert_true(r >= TP_FOR_ALL && r < TP_ENGINES);
-			assert_true(len >= 16 || r == TP_FOR_ANY);
+			for (unsigned n = 1; n <= TP_ENGINES; n++)
+				assert_true(tp_steer(pkt, len, n) >= TP_FOR_ALL &&
+					    tp_steer(pkt, len, n) < (int)n);
 		}
 	}
 }
@@ -146,7 +166,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(packets_find_the_engine_of_their_connection, start, stop),
-		cmocka_unit_test_setup_teardown(setup_and_questions, start, stop),
+		cmocka_unit_test_setup_teardown(connections_begin_anywhere, start, stop),
+		cmocka_unit_test_setup_teardown(questions_and_answers, start, stop),
 		cmocka_unit_test_setup_teardown(resets_are_for_all, start, stop),
 		cmocka_unit_test_setup_teardown(any_bytes, start, stop),
 		cmocka_unit_test_setup_teardown(one_host_and_many_secrets, start, stop),
