@@ -128,6 +128,7 @@ static void on_connect(struct bridge *b, struct letter *l)
 	if (!l->error) {
 		w->call = l->call;
 		w->letter = l;
+		is_due(&w->upcall, 0); /* it may be over already: that is not told */
 		return;
 	}
 	if (w)

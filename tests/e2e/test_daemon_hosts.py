@@ -65,6 +65,23 @@ def killed_on_the_other_host():
 
 
 @scenario
+def refused_again_and_again():
+    """What is known of a host already is told as fast as what has to be asked for."""
+    with Lab("vhost", mode="daemon") as lab:
+        tries = "import socket, sys, time\nfor _ in range(6):\n  s, t = socket.socket(), time.time()\n" \
+                "  e = s.connect_ex((sys.argv[1], int(sys.argv[2])))\n  print(e, time.time() - t, flush=True)\nsys.stdin.read()"
+        client = lab.run("h1", PYTHON, "-c", tries, lab.address("h2"), PORT, stdin=subprocess.PIPE)
+        client.until_line(r"(.*\n){6}")
+        answers = [line.split() for line in client.lines()]
+        check(all(e == "111" and float(t) < 0.5 * SLOW for e, t in answers), f"{answers}")
+        if not KERNEL_ONLY:
+            equal(lab.stat(client)["by_reason"], {"PEER_NO_LISTENER": 6}, "why they went over TCP")
+        # Somebody listens now, which is announced.
+        lab.peer("h2", "serve", lab.address("h2"), PORT).until_listening(PORT, san=False)
+        lab.until_san(lab.peer("h1", "ask", lab.address("h2"), PORT, "--hold", stdin=subprocess.PIPE))
+
+
+@scenario
 def a_silent_host_is_waited_for():
     """For longer than a daemon that does not answer: this one will."""
     with Lab("udp", mode="daemon") as lab:
