@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "config/config.h"
 #include "config/value.h"
 #include "run.h"
 
@@ -22,6 +23,7 @@ enum {
 	OPT_LINK = 256,
 	OPT_MODE,
 	OPT_MINIPORT,
+	OPT_CORES,
 	OPT_MTU,
 	OPT_HUGEPAGES,
 	OPT_LOSS,
@@ -47,6 +49,8 @@ static const struct argp_option up_options[] = {
 		0},
 	{"miniport", OPT_MINIPORT, NULL, 0,
 		"With --mode daemon: the kernel's san0 is the daemon's, and shares the SAN port", 0},
+	{"cores", OPT_CORES, "CORES", 0,
+		"With --mode daemon: each has an engine on each of these, such as 0-1", 0},
 	{"mtu", OPT_MTU, "BYTES", 0, "IP MTU of the SAN (default 1500)", 0},
 	{"hugepages", OPT_HUGEPAGES, "WHEN", 0, "on, off or auto (default): memory of the SAN ports", 0},
 	{0, 0, 0, 0, "Faults of the SAN, on what each host sends:", 1},
@@ -105,6 +109,17 @@ static error_t parse_fault(struct lab *l, int key, const char *arg, struct argp_
 	return 0;
 }
 
+static void parse_cores(struct lab *l, const char *arg, struct argp_state *state)
+{
+	uint16_t cores[CFG_MAX_CORES];
+	unsigned n;
+
+	if (!cfg_value_cores(arg, cores, CFG_MAX_CORES, &n) || strlen(arg) >= sizeof l->cores)
+		argp_error(state, "--cores %s: up to %d different cores are wanted, such as 2,4-6", arg,
+			CFG_MAX_CORES);
+	strcpy(l->cores, arg);
+}
+
 static error_t parse_up(int key, char *arg, struct argp_state *state)
 {
 	struct lab *l = state->input;
@@ -129,6 +144,9 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 	case OPT_MINIPORT:
 		l->miniport = true;
 		return 0;
+	case OPT_CORES:
+		parse_cores(l, arg, state);
+		return 0;
 	case OPT_MTU:
 		l->mtu = (uint16_t)number(state, "--mtu", arg, 1280, 9000);
 		return 0;
@@ -140,6 +158,8 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (l->link == LAB_LINKS)
 			l->link = l->hosts == 2 ? LAB_VHOST : LAB_VETH;
+		if (*l->cores && l->mode != LAB_DAEMON)
+			argp_error(state, "--cores are a daemon's: add --mode daemon");
 		if (l->miniport && (l->mode != LAB_DAEMON || l->link == LAB_UDP))
 			argp_error(state, "--miniport needs --mode daemon, and a link of its own: not udp");
 		if (l->hosts != 2 && (l->link == LAB_VHOST || l->link == LAB_MEMIF))

@@ -177,6 +177,8 @@ int lab_config_write(const struct lab *l, unsigned host)
 	if (l->mode == LAB_DAEMON) {
 		lab_host_file(l, host, "sock", socket);
 		fprintf(f, "daemon = %s\n", socket);
+		if (*l->cores)
+			fprintf(f, "cores = %s\n", l->cores);
 	}
 	fprintf(f, "\n[port san0]\nnetdev = san0\nmtu = %u\nhugepages = %s\n", l->mtu, l->hugepages);
 	if (l->miniport)

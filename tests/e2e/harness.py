@@ -175,10 +175,11 @@ class Lab:
 
     FAULTS = ("loss", "duplicate", "reorder", "corrupt", "delay", "jitter", "rate")
 
-    def __init__(self, link="vhost", hosts=2, mtu=1500, mode="embedded", miniport=False, **faults):
+    def __init__(self, link="vhost", hosts=2, mtu=1500, mode="embedded", miniport=False, cores=None, **faults):
         self.link, self.mode, self.name = link, mode, f"e2e{os.getpid()}"
         self.options = ["--hosts", str(hosts), "--link", link, "--mtu", str(mtu), "--mode", mode]
         self.options += ["--miniport"] if miniport else []
+        self.options += ["--cores", cores] if cores else []
         for fault, value in faults.items():
             check(fault in self.FAULTS, f"no fault: {fault}")
             if value:

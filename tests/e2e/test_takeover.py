@@ -179,9 +179,9 @@ def between_hosts(link, **more):
         tell(p, "end", "rounds")
 
 
-def kills(rng, delay, at_most):
+def kills(rng, delay, at_most, cores):
     """Of daemons on h1 that want to take over: how often the old one went on, and the delay that was too long, or None."""
-    with Lab("udp", mode="daemon") as lab:
+    with Lab("udp", mode="daemon", cores=cores) as lab:
         address = lab.address("h1")
         lab.run("h1", PYTHON, CHECKED, "serve", PORT, address).until_listening(PORT, san=False)
         p = held(lab.run("h2", PYTHON, CHECKED, "hold", PORT, SECONDS, 8, address, stdin=subprocess.PIPE))
@@ -203,8 +203,8 @@ def killed_while_it_takes_over():
     """At any moment: either has the connections, and nothing is lost while one of them lives."""
     needs_daemon()
     rng, delay, back, after = random.Random(os.environ.get("SEED")), 0.008 * SLOW, 0, 0
-    for _ in range(4 if TIMES < 100 else 40):
-        n, had_taken_over = kills(rng, delay, 2 * TIMES)
+    for i in range(4 if TIMES < 100 else 40):
+        n, had_taken_over = kills(rng, delay, 2 * TIMES, (None, "0,1")[i % 2])
         back += n
         after += had_taken_over
         delay *= 0.7 if had_taken_over else 1.3
@@ -220,6 +220,36 @@ def hosts_over_udp():
 @scenario
 def hosts_over_vhost():
     between_hosts("vhost")
+
+
+@scenario
+def hosts_with_several_engines():
+    between_hosts("udp", cores="0,1")
+
+
+@scenario
+def hosts_with_several_engines_over_vhost():
+    between_hosts("vhost", cores="0,1", miniport=True)
+
+
+@scenario
+def one_with_other_engines_leaves_the_other():
+    needs_daemon()
+    with Lab("udp", mode="daemon", cores="0,1") as lab:
+        address = lab.address("h1")
+        lab.run("h1", PYTHON, CHECKED, "serve", PORT, address).until_listening(PORT, san=False)
+        p = held(lab.run("h2", PYTHON, CHECKED, "hold", PORT, SECONDS, 8, address, stdin=subprocess.PIPE))
+        lab.until_san(p, 8)
+        conf = Path(lab.daemon_config("h1"))
+        text = conf.read_text()
+        conf.write_text(text.replace("cores = 0,1", "cores = 0"))
+        new = lab.start_daemon("h1", "--takeover")
+        new.wait(15, status=1)
+        check("has 2 engines and this one 1" in new.errors(), new.errors())
+        keeps_going(p, "a takeover that failed")
+        conf.write_text(text)
+        lab_take_over(lab, "h1")
+        keeps_going(p, "one that did not")
 
 
 @scenario
