@@ -94,6 +94,31 @@ static void value__mac(void **state)
 	assert_int_equal(mac[0], 2);
 }
 
+static void value__cores(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned n;
+		uint16_t core[4];
+	} good[] = {{"0", 1, {0}}, {"1023", 1, {1023}}, {"2-4", 3, {2, 3, 4}}, {"7,0-1", 3, {7, 0, 1}},
+		{"5-5", 1, {5}}, {"3,2,1,0", 4, {3, 2, 1, 0}}};
+	static const char *const bad[] = {"", "-", "1-", "-1", "1,", ",1", "1,,2", "2-1", "1,1", "0-2,2",
+		"1024", "99999999999999999999", "1 2", "a", "1a", "0-4"};
+	uint16_t core[4];
+	unsigned n;
+
+	for (unsigned i = 0; i < sizeof good / sizeof *good; i++) {
+		assert_true(cfg_value_cores(good[i].text, core, 4, &n));
+		assert_int_equal(n, good[i].n);
+		assert_memory_equal(core, good[i].core, n * sizeof *core);
+	}
+	n = 77;
+	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
+		if (cfg_value_cores(bad[i], core, 4, &n) || n != 77)
+			fail_msg("\"%s\" was taken", bad[i]);
+	}
+}
+
 static void value__glob(void **state)
 {
 	static const struct {
@@ -184,6 +209,7 @@ static void parse__bad_line_has_place_and_remedy(void **state)
 	refused("[global]\nlgo = warn\n", "a.conf:2: \"lgo\"", " log ");
 	refused("[global]\nlog = loud\n", "a.conf:2: log = loud: must be error, warn", "log = warn");
 	refused("[global]\nspin = 50\n", "a.conf:2: spin = 50", "spin = 50us");
+	refused("[global]\ncores = all\n", "a.conf:2: cores = all", "cores = 2,4-6");
 	refused("[global]\nruntime_dir = here\n", "a.conf:2: runtime_dir", "absolute");
 	refused("[global]\ndaemon = here\n", "a.conf:2: daemon", "absolute");
 	refused("[transport]\nring_min = 5000\n", "a.conf:2: ring_min", "power of two");
@@ -281,7 +307,8 @@ static void parse__sample_shows_defaults(void **state)
 	*strstr(text, "# One section for each port") = '\0';
 	for (size_t i = 0; i + 1 < n; i++)
 		if (text[i] == '\n' && text[i + 1] == '#' && text[i + 2] >= 'a' && text[i + 2] <= 'z' &&
-			strncmp(text + i + 2, "log_file", 8) && strncmp(text + i + 2, "daemon", 6))
+			strncmp(text + i + 2, "log_file", 8) && strncmp(text + i + 2, "daemon", 6) &&
+			strncmp(text + i + 2, "cores", 5))
 			text[i + 1] = ' ';
 	assert_int_equal(parse(text), 0);
 	cfg_defaults(&defaults);
@@ -378,6 +405,7 @@ static void load__missing_or_odd_file(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(value__cores),
 		cmocka_unit_test(value__time),
 		cmocka_unit_test(value__size),
 		cmocka_unit_test(value__percent_rate),
