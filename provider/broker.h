@@ -117,8 +117,6 @@ int broker_end_again(struct broker *b, int fd, struct pv_shm_end *end);
 int broker_connected(struct broker *b, struct broker_call *call, struct pv_shm_end *end);
 /* It is not; the call is over. */
 void broker_refuse(struct broker *b, struct broker_call *call, int error, enum sd_reason reason);
-/* Has any backlog room of those that listen at local, as listen() was told of it? */
-bool broker_has_room(struct broker *b, const struct sd_addr *local);
 /* Another host's peer has connected to local: its end. -ECONNREFUSED: nobody listens there; -EAGAIN: their
  * backlog is full. */
 int broker_incoming(struct broker *b, const struct sd_addr *local, const struct sd_addr *peer, uint64_t now,

@@ -165,19 +165,6 @@ int queue_choose(struct broker *b, uint64_t netns, const struct sd_addr *local, 
 	return -ECONNREFUSED;
 }
 
-bool broker_has_room(struct broker *b, const struct sd_addr *local)
-{
-	const struct listener *l = listener_find(b, b->netns, local);
-
-	if (!l)
-		return false;
-	list_for_each (it, &l->queues) {
-		if (has_room(container_of(it, struct queue, node)))
-			return true;
-	}
-	return false;
-}
-
 /* --- queues --- */
 
 static uint32_t limited(uint32_t backlog)
