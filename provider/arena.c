@@ -10,6 +10,7 @@
 #define CHUNK	  (2u << 20)
 #define MIN_CLASS 6u
 #define BIG	  (CHUNK / 2)
+#define RUN	  (64u << 10)
 #define PAGE	  4096u
 
 struct chunk {
@@ -41,25 +42,47 @@ static size_t round_page(size_t n)
 	return (n + PAGE - 1) & ~(size_t)(PAGE - 1);
 }
 
-static char *carve(struct arena *a, size_t size)
+/* NULL: no room is left there. */
+static char *cut(struct arena_rest *r, size_t size)
 {
 	size_t align = size < PAGE ? size : PAGE;
-	char *p = (char *)(((size_t)a->next + align - 1) & ~(align - 1));
+	char *p = (char *)(((size_t)r->next + align - 1) & ~(align - 1));
+
+	if (!r->next || p + size > r->end)
+		return NULL;
+	r->next = p + size;
+	return p;
+}
+
+static char *carve(struct arena *a, size_t size)
+{
+	char *p = cut(&a->chunk, size);
 	struct chunk *c;
 
-	if (!a->next || p + size > a->end) {
-		c = map(CHUNK);
-		if (!c)
-			return NULL;
-		c->size = CHUNK;
-		c->next = a->chunks;
-		a->chunks = c;
-		a->next = (char *)(c + 1);
-		a->end = (char *)c + CHUNK;
-		p = (char *)(((size_t)a->next + align - 1) & ~(align - 1));
-	}
-	a->next = p + size;
-	return p;
+	if (p)
+		return p;
+	c = map(CHUNK);
+	if (!c)
+		return NULL;
+	c->size = CHUNK;
+	c->next = a->chunks;
+	a->chunks = c;
+	a->chunk = (struct arena_rest){(char *)(c + 1), (char *)c + CHUNK};
+	return cut(&a->chunk, size);
+}
+
+/* Blocks smaller than a page lie together: between two large ones each would have a page for itself. */
+static char *carve_small(struct arena *a, size_t size)
+{
+	char *p = cut(&a->run, size);
+
+	if (p)
+		return p;
+	p = carve(a, RUN);
+	if (!p)
+		return NULL;
+	a->run = (struct arena_rest){p, p + RUN};
+	return cut(&a->run, size);
 }
 
 void *arena_alloc(struct arena *a, size_t size)
@@ -79,7 +102,7 @@ void *arena_alloc(struct arena *a, size_t size)
 		memcpy(&a->free[c], p, sizeof p);
 		memset(p, 0, size);
 	} else {
-		p = carve(a, block);
+		p = block < PAGE ? carve_small(a, block) : carve(a, block);
 	}
 	if (p)
 		a->in_use += block;

@@ -12,10 +12,15 @@
 
 #define ARENA_CLASSES 32
 
+struct arena_rest {
+	char *next, *end;
+};
+
 struct arena {
 	void *free[ARENA_CLASSES]; /* singly linked, by log2 of the size */
 	void *chunks;		   /* all chunks, for arena_close */
-	char *next, *end;	   /* the rest of the newest chunk */
+	struct arena_rest chunk;   /* what is left of the newest one */
+	struct arena_rest run;	   /* the same, of those for small blocks */
 	size_t in_use;		   /* bytes handed out */
 };
 

@@ -91,6 +91,33 @@ static void arena__idle_blocks(void **state)
 	arena_close(&a);
 }
 
+/* Connections and their rings, one after the other: when the rings are idle, what is left is the connections.
+ */
+static void arena__small_blocks_lie_together(void **state)
+{
+	enum { N = 400, SMALL = 1024, RING = 16384 };
+	struct arena a = {0};
+	char *small[N], *ring[N];
+	unsigned pages = 1;
+
+	for (unsigned i = 0; i < N; i++) {
+		small[i] = arena_alloc(&a, SMALL);
+		ring[i] = arena_alloc(&a, RING);
+		memset(small[i], 1, SMALL);
+		memset(ring[i], 2, RING);
+	}
+	for (unsigned i = 0; i < N; i++)
+		arena_idle(ring[i], RING);
+	for (unsigned i = 1; i < N; i++)
+		pages += (uintptr_t)small[i] / 4096 != (uintptr_t)small[i - 1] / 4096;
+	assert_true(pages * 4096 < 2 * N * SMALL);
+	for (unsigned i = 0; i < N; i++) {
+		for (unsigned k = 0; k < SMALL; k++)
+			assert_int_equal(small[i][k], 1);
+	}
+	arena_close(&a);
+}
+
 static void arena__big_blocks(void **state)
 {
 	struct arena a = {0};
@@ -178,6 +205,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(arena__blocks_are_zeroed_and_apart),
 		cmocka_unit_test(arena__idle_blocks),
+		cmocka_unit_test(arena__small_blocks_lie_together),
 		cmocka_unit_test(arena__big_blocks),
 		cmocka_unit_test(arena__children_do_not_get_it),
 		cmocka_unit_test(bytering__against_a_model),
