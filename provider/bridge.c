@@ -530,9 +530,19 @@ uint64_t bridge_save_format(void)
 
 /* --- all of it --- */
 
+/* The broker sees our ends go by itself, but later. */
+static void tell_parted(struct bridge *b)
+{
+	struct letter *l = letter_new(LETTER_PARTED);
+
+	if (l)
+		tell(b, l, LETTER_PARTED);
+}
+
 unsigned bridge_progress(struct bridge *b)
 {
 	struct list turn = LIST_INIT(turn), *it;
+	uint64_t parted = b->couples.parted;
 	unsigned n = bridge_read(b);
 
 	while ((it = list_pop_front(&b->due)))
@@ -549,6 +559,8 @@ unsigned bridge_progress(struct bridge *b)
 		n++;
 	}
 	n += couples_progress(&b->couples);
+	if (b->couples.parted != parted)
+		tell_parted(b);
 	atomic_store_explicit(&b->connections, b->couples.n, memory_order_relaxed);
 	return n;
 }

@@ -30,6 +30,8 @@
 #define ANSWER_BYTES (32 * 1024)
 #define UNREAD_BYTES (ANSWER_BYTES / 2)
 #define STALLED_NS   (30 * SD_S)
+/* A program that has hung up is ending, most times: all that it had is closed soon. */
+#define ENDING_NS (2 * SD_MS)
 
 /* --- what is watched --- */
 
@@ -69,12 +71,23 @@ void watch_refuse_fds(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof off);
 }
 
+int user_take(struct broker *b, uid_t uid, uint32_t n, uint64_t bytes)
+{
+	int r = ledger_take(&b->ledger, uid, n, bytes);
+
+	if (r != -EDQUOT)
+		return r;
+	ends_settle(b);
+	return ledger_take(&b->ledger, uid, n, bytes);
+}
+
 /* --- programs --- */
 
 void client_free(struct broker *b, struct client *c)
 {
 	calls_forget(b, c);
 	watch_end(b, &c->watch);
+	ends_look(b, ENDING_NS);
 	list_remove(&c->node);
 	list_remove(&c->stalled);
 	ledger_give(&b->ledger, c->uid, 1, 0);
@@ -86,7 +99,7 @@ struct client *client_new(struct broker *b, int fd, uid_t uid)
 {
 	struct client *c = calloc(1, sizeof *c);
 
-	if (!c || ledger_take(&b->ledger, uid, 1, 0)) {
+	if (!c || user_take(b, uid, 1, 0)) {
 		free(c);
 		return NULL;
 	}
@@ -247,7 +260,7 @@ static bool on_listen(struct broker *b, struct client *c, struct channel_message
 
 static bool on_adopt(struct broker *b, struct client *c, const struct channel_message *m)
 {
-	struct end *e = stream_end_at(b, m->fds[0]);
+	struct end *e = end_at(b, m->fds[0]);
 	struct channel_message a;
 
 	/* Having the descriptor is what entitles to the connection. */
@@ -257,10 +270,7 @@ static bool on_adopt(struct broker *b, struct client *c, const struct channel_me
 	a.type = CHANNEL_ADOPTED;
 	a.id = m->id;
 	a.fds[0] = e->stream->memory;
-	a.fds[1] = e->stream->end[e == e->stream->end].watch.fd;
-	a.n_fds = 2;
-	if (a.fds[1] < 0)
-		return refuse(b, c, m->id, -ECONNRESET, SD_REASON_INHERITED);
+	a.n_fds = 1;
 	return answer(c, &a);
 }
 
@@ -279,6 +289,9 @@ static bool on_message(struct broker *b, struct client *c, struct channel_messag
 		return on_listen(b, c, m);
 	case CHANNEL_ADOPT:
 		return on_adopt(b, c, m);
+	case CHANNEL_CLOSED:
+		ends_may_be_gone(b, m->end.cookie);
+		return true;
 	}
 	b->stats.bad_messages++;
 	return false;
@@ -365,7 +378,11 @@ static void on_lease(struct broker *b, struct lease *l, uint32_t events, uint64_
 
 	if (events & EPOLLIN)
 		watch_drain(&l->watch);
-	if (!(events & (EPOLLHUP | EPOLLERR)) || !lease_end(b, l))
+	if (!(events & (EPOLLHUP | EPOLLERR)))
+		return;
+	/* It may have told what it accepted, and then closed its socket. */
+	queue_hear(b, q, q->pending + QUEUE_TURN);
+	if (!lease_end(b, l))
 		return;
 	streams_offer_again(b, q, now);
 	queue_free(b, q);
@@ -373,7 +390,7 @@ static void on_lease(struct broker *b, struct lease *l, uint32_t events, uint64_
 
 static void on_queue(struct broker *b, struct queue *q, uint64_t now)
 {
-	if (queue_hear(b, q))
+	if (queue_hear(b, q, QUEUE_TURN))
 		return;
 	/* Shut down by a program that has it. Nothing can be offered there any more. */
 	while (!lease_end(b, container_of(q->leases.next, struct lease, node)))
@@ -396,9 +413,6 @@ static unsigned on_event(struct broker *b, struct watch *w, uint32_t events, uin
 		return 1;
 	case WATCH_LEASE:
 		on_lease(b, container_of(w, struct lease, watch), events, now);
-		return 1;
-	case WATCH_END:
-		end_event(b, container_of(w, struct end, watch), events);
 		return 1;
 	}
 	return 0;
@@ -436,6 +450,7 @@ unsigned broker_progress(struct broker *b, uint64_t now)
 		streams_timeout(b, now);
 		give_up_stalled(b, now);
 	}
+	work += ends_progress(b, now);
 	bury(b);
 	if (!list_empty(&b->waste))
 		waste_collect(b);
@@ -444,9 +459,12 @@ unsigned broker_progress(struct broker *b, uint64_t now)
 
 uint64_t broker_deadline(const struct broker *b)
 {
-	uint64_t streams = streams_deadline(b), stalled = stalled_deadline(b);
+	const uint64_t at[] = {streams_deadline(b), stalled_deadline(b), ends_deadline(b)};
+	uint64_t first = UINT64_MAX;
 
-	return streams < stalled ? streams : stalled;
+	for (unsigned i = 0; i < sizeof at / sizeof *at; i++)
+		first = at[i] < first ? at[i] : first;
+	return first;
 }
 
 int broker_fd(const struct broker *b)
@@ -493,10 +511,8 @@ static void init(struct broker *b, const struct broker_config *cfg)
 		b->cfg.max_memory = default_memory();
 	if (!b->cfg.max_class)
 		b->cfg.max_class = 6;
-	if (getrandom(&b->instance, sizeof b->instance, 0) != sizeof b->instance)
-		b->instance = (uint64_t)getpid() << 32 ^ sd_clock_ns();
 	if (getrandom(&b->key, sizeof b->key, 0) != sizeof b->key)
-		b->key.k[0] = b->instance;
+		b->key.k[0] = (uint64_t)getpid() << 32 ^ sd_clock_ns();
 	ledger_open(&b->ledger, &(struct ledger_share){b->cfg.max_connections, b->cfg.max_memory}, NULL);
 	list_init(&b->clients);
 	list_init(&b->stalled);
@@ -534,6 +550,7 @@ int broker_open(const struct broker_config *cfg, int listening, struct broker **
 		return r;
 	}
 	kernel_open(b);
+	ends_open(b);
 	*out = b;
 	return 0;
 }
@@ -570,6 +587,7 @@ void broker_close(struct broker *b)
 	close(b->events);
 	close(b->spare);
 	kernel_close(b);
+	ends_close(b);
 	bury(b);
 	waste_close(b);
 	ledger_close(&b->ledger);

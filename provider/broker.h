@@ -4,10 +4,12 @@
  * two of them by a segment, and notices when they end. It sees no data: once two programs are joined they
  * need it no more, and they stay joined if it dies.
  *
- * A connection has a UNIX stream pair for each end. The program's half stands for its socket, in whatever
- * process it may get to; the other half (the watch) hangs up when the last of these is gone. Each program
- * also has the other's watch: writing to it rings the other, its hang-up tells of the other's end without the
- * broker's help.
+ * A connection has a UNIX stream pair, whose halves are its ends. A half stands for the program's socket, in
+ * whatever process it may get to. Writing to it rings the other end, and it hangs up when the other end is
+ * gone, without the broker's help. The broker keeps none of them once both are taken, only the memory, for
+ * those who adopt an end; it asks the kernel which ends there still are (broker_ends.c). A port, and what a
+ * user has, are therefore free a moment after the last end is closed, and ten seconds after, where nobody
+ * says so.
  *
  * A connection that nobody has accepted yet is kept here too: if the program that was offered it ends or
  * stops listening, another one that listens there is offered it. The mark in the segment sees to it that one
@@ -16,8 +18,9 @@
  * Programs are not trusted, and their users not with each other. A user has a number of connections; each
  * counts twice for whoever has connected and, when that end is gone, for whoever has accepted. A program
  * that is connected to the broker and one that listens count once. What counts once costs the broker at most
- * four descriptors. The same user pays for the connection's memory: not what is in use, which programs can
- * change behind the broker's back, but what the rings can come to. Who has much gets smaller rings.
+ * four descriptors, a connection three in all. The same user pays for the connection's memory: not what is in
+ * use, which programs can change behind the broker's back, but what the rings can come to. Who has much gets
+ * smaller rings.
  *
  * One thread, which gets SIGVTALRM: programs can prepare descriptors so that closing them takes long, and a
  * signal ends it. Errors are 0 or -errno.
@@ -111,6 +114,9 @@ struct broker_call *broker_call_named(struct broker *b, uint64_t name, void *use
 int broker_end_again(struct broker *b, int fd, struct pv_shm_end *end);
 
 /* --- for the outside --- */
+
+/* It has closed an end. */
+void broker_end_closed(struct broker *b);
 
 /* It is connected: the program gets one end, the outside the other, which is to be used as end->local and
  * end->peer say. The call is over, also on an error. */

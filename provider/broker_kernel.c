@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the broker asks the kernel: who listens where now, and which addresses are this host's. A program's
- * word is not enough for either. Its socket's name is not, too: anybody may bind to any address
- * (IP_FREEBIND), and who once has listened somewhere may have stopped. */
+/* What the broker asks the kernel: who listens where now, which UNIX sockets there are, and which addresses
+ * are this host's. A program's word is not enough for either. Its socket's name is not, too: anybody may bind
+ * to any address (IP_FREEBIND), and who once has listened somewhere may have stopped. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/sockaddr.h"
 #include "provider/broker_private.h"
 
@@ -51,12 +53,26 @@ uint64_t cookie_of(int fd)
 
 /* --- listeners --- */
 
-struct question {
-	struct nlmsghdr header;
-	struct inet_diag_req_v2 body;
-};
+/* Sends what begins with a header. */
+static int put(int fd, struct nlmsghdr *q, size_t len, unsigned flags, uint32_t number)
+{
+	q->nlmsg_len = (uint32_t)len;
+	q->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+	q->nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags);
+	q->nlmsg_seq = number;
+	return send(fd, q, len, MSG_DONTWAIT) == (ssize_t)len ? 0 : -errno;
+}
 
-static int ask(int fd, struct question *q, struct inet_diag_msg *out)
+static int error_of(const struct nlmsghdr *h)
+{
+	int error;
+
+	memcpy(&error, NLMSG_DATA(h), sizeof error);
+	return error ? error : -EIO;
+}
+
+/* One question, one answer. */
+static int ask(int fd, struct nlmsghdr *q, size_t len, void *out, size_t out_len)
 {
 	static _Thread_local uint32_t number;
 	union {
@@ -64,36 +80,37 @@ static int ask(int fd, struct question *q, struct inet_diag_msg *out)
 		char bytes[1024];
 	} a;
 	ssize_t n;
+	int r = put(fd, q, len, 0, ++number);
 
-	q->header.nlmsg_len = sizeof *q;
-	q->header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
-	q->header.nlmsg_flags = NLM_F_REQUEST;
-	q->header.nlmsg_seq = ++number;
-	if (send(fd, q, sizeof *q, MSG_DONTWAIT) != sizeof *q)
-		return -errno;
+	if (r)
+		return r;
 	/* The kernel answers before send returns. */
 	do
 		n = recv(fd, &a, sizeof a, MSG_DONTWAIT);
 	while (n >= (ssize_t)sizeof a.header && a.header.nlmsg_seq != number);
 	if (n < (ssize_t)NLMSG_LENGTH(sizeof(int)))
 		return -EIO;
-	if (a.header.nlmsg_type == NLMSG_ERROR) {
-		int error;
-
-		memcpy(&error, NLMSG_DATA(&a.header), sizeof error);
-		return error ? error : -EIO;
-	}
-	if (a.header.nlmsg_type != SOCK_DIAG_BY_FAMILY || n < (ssize_t)NLMSG_LENGTH(sizeof *out))
+	if (a.header.nlmsg_type == NLMSG_ERROR)
+		return error_of(&a.header);
+	if (a.header.nlmsg_type != SOCK_DIAG_BY_FAMILY || n < (ssize_t)NLMSG_LENGTH(out_len))
 		return -EIO;
-	memcpy(out, NLMSG_DATA(&a.header), sizeof *out);
+	memcpy(out, NLMSG_DATA(&a.header), out_len);
 	return 0;
+}
+
+static uint64_t whole_cookie(const uint32_t half[2])
+{
+	return (uint64_t)half[1] << 32 | half[0];
 }
 
 static int ask_listener(int fd, const struct sd_addr *local, const struct sd_addr *from, uint64_t *cookie)
 {
-	struct question q = {.body = {.sdiag_family = local->family == 6 ? AF_INET6 : AF_INET,
-				     .sdiag_protocol = IPPROTO_TCP,
-				     .idiag_states = 1u << LISTENS}};
+	struct {
+		struct nlmsghdr header;
+		struct inet_diag_req_v2 body;
+	} q = {.body = {.sdiag_family = local->family == 6 ? AF_INET6 : AF_INET,
+		       .sdiag_protocol = IPPROTO_TCP,
+		       .idiag_states = 1u << LISTENS}};
 	struct inet_diag_sockid *id = &q.body.id;
 	struct inet_diag_msg m = {0};
 	int r;
@@ -104,11 +121,11 @@ static int ask_listener(int fd, const struct sd_addr *local, const struct sd_add
 	memcpy(id->idiag_dst, from->ip, sizeof id->idiag_dst);
 	id->idiag_if = local->scope ? local->scope : LOOPBACK_INDEX;
 	id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
-	r = ask(fd, &q, &m);
+	r = ask(fd, &q.header, sizeof q, &m, sizeof m);
 	if (!r && m.idiag_state != LISTENS)
 		r = -ENOENT;
 	if (!r)
-		*cookie = (uint64_t)m.id.idiag_cookie[1] << 32 | m.id.idiag_cookie[0];
+		*cookie = whole_cookie(m.id.idiag_cookie);
 	return r;
 }
 
@@ -146,6 +163,62 @@ uint64_t kernel_listener(struct broker *b, const struct sd_addr *local, const st
 	uint64_t cookie;
 
 	return ask_listener(b->diag, local, from, &cookie) ? 0 : cookie;
+}
+
+/* --- UNIX sockets --- */
+
+struct unix_question {
+	struct nlmsghdr header;
+	struct unix_diag_req body;
+};
+
+void kernel_unix_reopen(int *fd)
+{
+	sd_fd_close(fd);
+	*fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+}
+
+int kernel_unix_list(int fd)
+{
+	struct unix_question q = {.body = {.sdiag_family = AF_UNIX, .udiag_states = ~0u}};
+
+	return put(fd, &q.header, sizeof q, NLM_F_DUMP, 0);
+}
+
+int kernel_unix_next(int fd, void (*saw)(void *ctx, uint64_t cookie), void *ctx)
+{
+	union {
+		struct nlmsghdr header;
+		char bytes[32768]; /* it gives no more at once */
+	} a;
+	ssize_t n = recv(fd, &a, sizeof a, MSG_DONTWAIT);
+	const struct nlmsghdr *h = &a.header;
+
+	if (n <= 0)
+		return n ? -errno : -EIO;
+	for (size_t left = (size_t)n; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+		const struct unix_diag_msg *m = NLMSG_DATA(h);
+
+		if (h->nlmsg_type == NLMSG_DONE)
+			return 0;
+		if (h->nlmsg_type == NLMSG_ERROR)
+			return error_of(h);
+		if (h->nlmsg_type == SOCK_DIAG_BY_FAMILY && h->nlmsg_len >= NLMSG_LENGTH(sizeof *m))
+			saw(ctx, whole_cookie(m->udiag_cookie));
+	}
+	return 1;
+}
+
+int kernel_unix_socket(int fd, uint32_t inode, uint64_t cookie)
+{
+	struct unix_question q = {.body = {.sdiag_family = AF_UNIX,
+					  .udiag_states = ~0u,
+					  .udiag_ino = inode,
+					  .udiag_cookie = {(uint32_t)cookie, (uint32_t)(cookie >> 32)}}};
+	struct unix_diag_msg m;
+	int r = ask(fd, &q.header, sizeof q, &m, sizeof m);
+
+	return r == -ESTALE ? -ENOENT : r;
 }
 
 /* --- addresses --- */

@@ -140,12 +140,46 @@ static const struct queue *true_queue(const struct listener *l, uint64_t cookie)
 	return NULL;
 }
 
+/* 0; -EAGAIN: there was none; -ECONNRESET: it has been shut down. */
+static int hear_one(struct broker *b, struct queue *q)
+{
+	const struct waste w = waste_of(b, q->owner);
+	struct channel_message m;
+	int r = channel_recv_for(q->watch.fd, &m, &w.channel);
+
+	if (!r && m.type == CHANNEL_BACKLOG)
+		queue_set_backlog(b, q, m.backlog.backlog);
+	else if (!r && m.type == CHANNEL_ACCEPTED)
+		stream_accepted(b, q, m.end.cookie);
+	b->stats.bad_messages += r == -EPROTO;
+	waste_message(b, q->owner, &m);
+	return r == -EAGAIN || r == -ECONNRESET ? r : 0;
+}
+
+bool queue_hear(struct broker *b, struct queue *q, unsigned most)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < most && !r; i++)
+		r = hear_one(b, q);
+	return r != -ECONNRESET;
+}
+
+/* For which there seemed to be no room: what it has said last is not heard yet, perhaps. */
+static struct queue *heard_and_least_busy(struct broker *b, const struct listener *l, uid_t owner)
+{
+	list_for_each (it, &l->queues)
+		queue_hear(b, container_of(it, struct queue, node), QUEUE_TURN);
+	return least_busy(l, owner);
+}
+
 int queue_choose(struct broker *b, uint64_t netns, const struct sd_addr *local, const struct sd_addr *from,
 	struct queue **out)
 {
 	const struct sd_addr any = {.family = local->family, .port = local->port};
 	const struct listener *places[] = {listener_find(b, netns, local), listener_find(b, netns, &any)};
 	bool knows = kernel_knows(b, netns);
+	uid_t owner;
 	uint64_t cookie = knows && (places[0] || places[1]) ? kernel_listener(b, local, from) : 0;
 
 	for (unsigned i = 0; i < 2; i++) {
@@ -154,7 +188,10 @@ int queue_choose(struct broker *b, uint64_t netns, const struct sd_addr *local, 
 
 		if (!q)
 			continue;
-		*out = least_busy(places[i], q->owner);
+		owner = q->owner;
+		*out = least_busy(places[i], owner);
+		if (!*out)
+			*out = heard_and_least_busy(b, places[i], owner);
 		if (!*out)
 			return -EAGAIN;
 		/* Those that are as idle have their turn. */
@@ -230,7 +267,7 @@ static int queue_open(struct broker *b, struct listener *l, int socket, struct q
 
 int lease_new(struct broker *b, struct queue *q, uid_t uid, int fd)
 {
-	int r = ledger_take(&b->ledger, uid, 1, 0);
+	int r = user_take(b, uid, 1, 0);
 	struct lease *l = r ? NULL : calloc(1, sizeof *l);
 
 	if (r)
@@ -330,17 +367,4 @@ int listener_add(struct broker *b, const struct client *c, const struct channel_
 		*socket = -1;
 	}
 	return 0;
-}
-
-bool queue_hear(struct broker *b, struct queue *q)
-{
-	const struct waste w = waste_of(b, q->owner);
-	struct channel_message m;
-	int r = channel_recv_for(q->watch.fd, &m, &w.channel);
-
-	if (!r && m.type == CHANNEL_BACKLOG)
-		queue_set_backlog(b, q, m.backlog.backlog);
-	b->stats.bad_messages += r == -EPROTO;
-	waste_message(b, q->owner, &m);
-	return r != -ECONNRESET;
 }

@@ -6,8 +6,11 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "base/fd.h"
+#include "base/clock.h"
 #include "provider/broker_private.h"
+
+/* The program has closed the other end most times, or is about to. */
+#define SOON_NS (2 * SD_MS)
 
 int call_outside(struct broker *b, struct client *c, struct channel_message *m, enum sd_reason *reason)
 {
@@ -72,6 +75,11 @@ void broker_refuse(struct broker *b, struct broker_call *call, int error, enum s
 		client_free(b, c);
 }
 
+void broker_end_closed(struct broker *b)
+{
+	ends_look(b, SOON_NS);
+}
+
 /* What the outside is to have of end i. */
 static int give_end(const struct stream *s, unsigned i, int half, struct pv_shm_end *out)
 {
@@ -79,19 +87,16 @@ static int give_end(const struct stream *s, unsigned i, int half, struct pv_shm_
 		.peer = i ? s->local : s->peer,
 		.end = i,
 		.fd = half,
-		.memory = fcntl(s->memory, F_DUPFD_CLOEXEC, 0),
-		.bell = fcntl(s->end[!i].watch.fd, F_DUPFD_CLOEXEC, 0)};
-	if (out->memory >= 0 && out->bell >= 0)
+		.memory = fcntl(s->memory, F_DUPFD_CLOEXEC, 0)};
+	if (out->memory >= 0)
 		return 0;
 	close(half);
-	sd_fd_close(&out->memory);
-	sd_fd_close(&out->bell);
 	return -EMFILE;
 }
 
 int broker_end_again(struct broker *b, int fd, struct pv_shm_end *end)
 {
-	const struct end *e = stream_end_at(b, fd);
+	const struct end *e = end_at(b, fd);
 
 	return e ? give_end(e->stream, e != e->stream->end, fd, end) : -ENOENT;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What broker.c (programs and events), broker_listen.c, broker_stream.c, broker_kernel.c (what is asked
- * there) and broker_waste.c (what programs sent and is closed) share. */
+/* What broker.c (programs and events), broker_listen.c, broker_stream.c, broker_ends.c (which ends there
+ * still are), broker_kernel.c (what is asked there) and broker_waste.c (what programs sent and is closed)
+ * share. */
 #ifndef SD_PROVIDER_BROKER_PRIVATE_H
 #define SD_PROVIDER_BROKER_PRIVATE_H
 
@@ -21,7 +22,7 @@
 #define BROKER_DELAYS  7u	 /* how long until an offer is made again */
 #define BROKER_SIGNAL  SIGVTALRM /* ends waits inside system calls that a program may cause */
 
-enum watch_kind { WATCH_DOOR, WATCH_CLIENT, WATCH_QUEUE, WATCH_LEASE, WATCH_END };
+enum watch_kind { WATCH_DOOR, WATCH_CLIENT, WATCH_QUEUE, WATCH_LEASE };
 
 /* What an event of the broker's epoll set points to. */
 struct watch {
@@ -41,6 +42,19 @@ struct local {
 	struct sd_addr addr;
 };
 
+/* broker_ends.c */
+struct ends {
+	struct list alive;   /* end.place, in the order in which they were last seen */
+	struct list doubted; /* end.place */
+	int diag;	     /* NETLINK_SOCK_DIAG that lists UNIX sockets; -1: the kernel cannot */
+	bool looking;	     /* the kernel is telling which there are */
+	uint32_t round;	     /* of looks */
+	uint64_t named;	     /* so many ends, with a new name */
+	uint64_t now, judge_at, look_at;
+	uint64_t rested_at;   /* no look before that */
+	uint64_t pause, cost; /* until the next look; what this one has taken */
+};
+
 struct broker {
 	struct broker_config cfg;
 	int events; /* epoll */
@@ -54,8 +68,8 @@ struct broker {
 	struct list graves;
 	struct ledger ledger; /* of connections: each end counts, of listeners and programs; of memory */
 	struct broker_stats stats;
-	uint64_t instance, n_ends; /* for the names of ends */
-	struct sd_sipkey key;
+	struct sd_sipkey key; /* of listeners, and of the names of ends */
+	struct ends ends;
 	int diag;	/* NETLINK_SOCK_DIAG, -1: none */
 	uint64_t netns; /* of diag */
 	struct local locals[BROKER_LOCALS];
@@ -125,21 +139,22 @@ struct lease {
 	uid_t uid;
 };
 
+/* One half of a connection's pair, which a program has, the outside, or whoever it waits for. */
 struct end {
-	struct watch watch; /* our half; hangs up when the program's is gone */
-	struct list hash;
+	struct list hash, place;
 	struct stream *stream;
-	uint64_t cookie; /* of the program's half */
-	uid_t uid;
+	uint64_t cookie, name;
+	uint32_t inode;
+	uint32_t round;	      /* in which it was last seen */
+	bool doubted, unseen; /* it may be gone, and was not seen in a look */
 	bool gone;
 };
 
 struct stream {
 	struct end end[2];
-	struct grave grave;
 	/* Whose both ends are in the ledger: of whoever has connected, as nobody can help being connected to;
 	 * when that end is gone, of the other. */
-	uid_t payer;
+	uid_t payer, heir;
 	bool paid;
 	uint64_t bytes; /* of its memory, when all is used; paid for, too */
 	enum channel_path path;
@@ -176,6 +191,10 @@ void watch_drain(struct watch *w);
 /* Its other half can pass no descriptors: dropping one might take long. */
 void watch_refuse_fds(int fd);
 void die(struct broker *b, struct grave *g, void *whole);
+/* Counts that for the user. -EDQUOT: it has too much, also when all that it had and is gone is not counted;
+ * -ENOMEM. */
+int user_take(struct broker *b, uid_t uid, uint32_t n, uint64_t bytes);
+
 /* --- broker_kernel.c --- */
 
 void kernel_open(struct broker *b);
@@ -188,6 +207,13 @@ uint64_t cookie_of(int fd);
 bool kernel_knows(const struct broker *b, uint64_t netns);
 /* The cookie of the socket that the kernel would give a connection to; 0: none. */
 uint64_t kernel_listener(struct broker *b, const struct sd_addr *local, const struct sd_addr *from);
+/* Asks for all UNIX sockets of this network namespace, and then for one piece of the list after the other. 1:
+ * there may be more, 0: no; -errno: it has come to nothing, and the descriptor is to be opened again. */
+void kernel_unix_reopen(int *fd);
+int kernel_unix_list(int fd);
+int kernel_unix_next(int fd, void (*saw)(void *ctx, uint64_t cookie), void *ctx);
+/* 0: there is that socket; -ENOENT: there is not; else it cannot be told. */
+int kernel_unix_socket(int fd, uint32_t inode, uint64_t cookie);
 /* Is it an address of the socket's network namespace? IPv6 elsewhere than in ours: unknown, so no. */
 bool kernel_has_address(struct broker *b, int socket, uint64_t netns, const struct sd_addr *a, uint64_t now);
 
@@ -243,8 +269,10 @@ int queue_choose(struct broker *b, uint64_t netns, const struct sd_addr *local, 
 	struct queue **out);
 /* Those that wait in a queue are still there; one that was taken out and not accepted needs another offer. */
 bool queue_has_unread(const struct queue *q);
-/* It says how many may wait; whatever else it says is not listened to. False: it has been shut down. */
-bool queue_hear(struct broker *b, struct queue *q);
+/* Its messages say how many may wait, and what was accepted; whatever else it says is not listened to. False:
+ * it has been shut down. */
+bool queue_hear(struct broker *b, struct queue *q, unsigned most);
+#define QUEUE_TURN 16u
 /* True: it was the last one, and nothing is offered to its queue any more. */
 bool lease_end(struct broker *b, struct lease *l);
 void queue_free(struct broker *b, struct queue *q);
@@ -257,8 +285,6 @@ bool is_bound_to(int socket, const struct sd_addr *name);
 struct stream *stream_new(struct broker *b);
 /* Counts it for its payer, who may have too much: -EDQUOT, -ENOMEM. */
 int stream_pay(struct broker *b, struct stream *s);
-/* 0, and the descriptor is the end's. cookie: of the program's half. */
-int end_set(struct broker *b, struct stream *s, unsigned i, int fd, uint64_t cookie);
 /* It has been sent to the queue. */
 void stream_is_offered(struct broker *b, struct stream *s, struct queue *q, uint64_t now);
 /* To be offered again after a delay. */
@@ -272,19 +298,41 @@ int stream_make(struct broker *b, uint64_t netns, const struct sd_addr *local, c
 	uid_t payer, int half[2], struct stream **out);
 /* Offers end 1, whose half is the stream's from then on. */
 int stream_offer(struct broker *b, struct stream *s, struct queue *q, int half, uint64_t now);
-/* The stream that a program's descriptor is an end of; NULL: none. */
-struct end *stream_end_at(struct broker *b, int fd);
+/* Fills in the addresses and what names the end. */
 void stream_describe(const struct end *e, struct channel_message *m);
 /* The same of an end that is handed out with its half of the pair: CONNECTED or INCOMING. The descriptors
  * stay whose they are.
  */
 void stream_hand_out(
 	const struct stream *s, unsigned end, enum channel_type type, int half, struct channel_message *m);
-void end_event(struct broker *b, struct end *e, uint32_t events);
+/* A program says by the queue that it has accepted that end. */
+void stream_accepted(struct broker *b, const struct queue *q, uint64_t cookie);
+/* No process has it any more. */
+void stream_end_gone(struct broker *b, const struct end *e);
 /* The queue is no more: what it was offered is offered to another. */
 void streams_offer_again(struct broker *b, struct queue *gone, uint64_t now);
 uint64_t streams_deadline(const struct broker *b);
 void streams_timeout(struct broker *b, uint64_t now);
 void stream_free(struct broker *b, struct stream *s);
+
+/* --- broker_ends.c --- */
+
+void ends_open(struct broker *b);
+void ends_close(struct broker *b);
+/* Names the half, and makes it end i of s. 0, -ENOSYS, -ENOMEM. */
+int end_open(struct broker *b, struct stream *s, unsigned i, int half);
+/* The same for one that has its name, cookie and inode filled in. */
+void end_add(struct broker *b, struct stream *s, unsigned i);
+/* The end that a descriptor is, or that has this cookie; NULL: none. */
+struct end *end_at(struct broker *b, int fd);
+struct end *end_of_cookie(struct broker *b, uint64_t cookie);
+/* Somebody says so of that one, and mostly when the other one is. */
+void ends_may_be_gone(struct broker *b, uint64_t cookie);
+/* There is reason to think that some are gone, or will be so long from now. */
+void ends_look(struct broker *b, uint64_t after);
+/* Which are gone is found out now, as somebody waits for room. */
+void ends_settle(struct broker *b);
+unsigned ends_progress(struct broker *b, uint64_t now);
+uint64_t ends_deadline(const struct broker *b);
 
 #endif

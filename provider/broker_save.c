@@ -13,7 +13,7 @@
 #include "provider/broker_private.h"
 
 /* To be changed with the records below. */
-#define FORMAT 1u
+#define FORMAT 2u
 
 enum record { END, CLIENT, LISTENER, STREAM };
 
@@ -47,12 +47,13 @@ static void save_stream(struct sd_pack *p, const struct stream *s)
 	uint8_t due = !list_empty(&s->due);
 
 	for (unsigned i = 0; i < 2; i++) {
-		sd_pack_fd(p, s->end[i].watch.fd);
 		sd_pack_value(p, s->end[i].cookie);
-		sd_pack_value(p, s->end[i].uid);
+		sd_pack_value(p, s->end[i].name);
+		sd_pack_value(p, s->end[i].inode);
 		sd_pack_value(p, s->end[i].gone);
 	}
 	sd_pack_value(p, s->payer);
+	sd_pack_value(p, s->heir);
 	sd_pack_value(p, s->paid);
 	sd_pack_value(p, s->path);
 	sd_pack_value(p, s->netns);
@@ -111,8 +112,6 @@ void broker_save(struct broker *b, struct sd_pack *p)
 {
 	waste_idle(b); /* no ticks while we wait for the other process */
 	sd_pack_value(p, b->netns);
-	sd_pack_value(p, b->instance);
-	sd_pack_value(p, b->n_ends);
 	sd_pack_u64(p, b->stats.joined);
 	sd_pack_u64(p, b->stats.refused);
 	sd_pack_u64(p, b->stats.offered_again);
@@ -127,11 +126,13 @@ void broker_save(struct broker *b, struct sd_pack *p)
 	for (unsigned i = 0; i < BROKER_BUCKETS; i++) {
 		list_for_each (it, &b->streams[i]) {
 			const struct end *e = container_of(it, struct end, hash);
+			const struct stream *s = e->stream;
 
-			if (e != e->stream->end || e->stream->queue)
+			/* Under one of its ends. */
+			if (s->queue || e != &s->end[s->end[0].gone])
 				continue;
 			begin(p, STREAM);
-			save_stream(p, e->stream);
+			save_stream(p, s);
 		}
 	}
 	begin(p, END);
@@ -175,18 +176,16 @@ static void restore_client(struct broker *b, struct sd_unpack *u)
 	restore_calls(b, u, c);
 }
 
-static bool restore_end(struct broker *b, struct sd_unpack *u, struct stream *s, unsigned i)
+static void restore_end(struct broker *b, struct sd_unpack *u, struct stream *s, unsigned i)
 {
 	struct end *e = &s->end[i];
-	int fd = sd_unpack_fd(u);
-	uint64_t cookie = sd_unpack_u64(u);
 
-	sd_unpack_value(u, e->uid);
+	e->cookie = sd_unpack_u64(u);
+	e->name = sd_unpack_u64(u);
+	e->inode = sd_unpack_u32(u);
 	sd_unpack_value(u, e->gone);
-	if (sd_unpack_check(u, !u->failed && fd >= 0 && !end_set(b, s, i, fd, cookie)))
-		return true;
-	sd_fd_close(&fd);
-	return false;
+	if (!u->failed && !e->gone)
+		end_add(b, s, i);
 }
 
 /* NULL: it failed. q: that it waits in, or NULL. */
@@ -199,11 +198,10 @@ static void restore_stream(struct broker *b, struct sd_unpack *u, struct queue *
 
 	if (!sd_unpack_check(u, s != NULL))
 		return;
-	if (!restore_end(b, u, s, 0) || !restore_end(b, u, s, 1)) {
-		stream_free(b, s);
-		return;
-	}
+	restore_end(b, u, s, 0);
+	restore_end(b, u, s, 1);
 	sd_unpack_value(u, s->payer);
+	sd_unpack_value(u, s->heir);
 	sd_unpack_value(u, paid);
 	sd_unpack_value(u, s->path);
 	sd_unpack_value(u, s->netns);
@@ -214,7 +212,8 @@ static void restore_stream(struct broker *b, struct sd_unpack *u, struct queue *
 	s->memory = sd_unpack_fd(u);
 	s->socket = sd_unpack_fd(u);
 	s->offered = sd_unpack_fd(u);
-	if (!sd_unpack_check(u, s->memory >= 0 && !fstat(s->memory, &st))) {
+	if (!sd_unpack_check(
+		    u, !(s->end[0].gone && s->end[1].gone) && s->memory >= 0 && !fstat(s->memory, &st))) {
 		stream_free(b, s);
 		return;
 	}
@@ -290,8 +289,6 @@ int broker_restore(struct broker *b, struct sd_unpack *u, uint64_t now)
 		return -EXDEV;
 	/* Who has more than is allowed by now keeps it. */
 	ledger_set_limits(&b->ledger, &any, NULL);
-	sd_unpack_value(u, b->instance);
-	sd_unpack_value(u, b->n_ends);
 	b->stats.joined = sd_unpack_u64(u);
 	b->stats.refused = sd_unpack_u64(u);
 	b->stats.offered_again = sd_unpack_u64(u);

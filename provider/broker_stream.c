@@ -2,7 +2,6 @@
 /* Connections between programs of this host: making, offering, ending. */
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,46 +18,23 @@ static const uint64_t delays[BROKER_DELAYS] = {
 /* Of the memory that its user may still have a connection gets at most this part. */
 #define PART 64u
 
-static struct list *bucket(struct broker *b, uint64_t cookie)
-{
-	return &b->streams[cookie & (BROKER_BUCKETS - 1)];
-}
-
 /* --- making --- */
 
-int end_set(struct broker *b, struct stream *s, unsigned i, int fd, uint64_t cookie)
+/* The halves are the caller's. */
+static int open_ends(struct broker *b, struct stream *s, int half[2])
 {
-	struct end *e = &s->end[i];
-	int r = cookie ? watch_add(b, &e->watch, WATCH_END, fd, EPOLLRDHUP | EPOLLIN | EPOLLET) : -ENOSYS;
+	int r;
 
-	if (r) {
-		e->watch.fd = -1;
-		return r;
-	}
-	e->cookie = cookie;
-	e->stream = s;
-	list_push_back(bucket(b, cookie), &e->hash);
-	return 0;
-}
-
-/* half: the program's, which is the caller's. */
-static int end_open(struct broker *b, struct stream *s, unsigned i, int *half)
-{
-	int pair[2], r;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, half))
 		return -errno;
-	channel_name_end(pair[0], b->instance, ++b->n_ends);
-	watch_refuse_fds(pair[0]);
-	watch_refuse_fds(pair[1]); /* the other end's program has our half, as its bell */
-	r = end_set(b, s, i, pair[0], cookie_of(pair[1]));
+	r = end_open(b, s, 0, half[0]);
+	if (!r)
+		r = end_open(b, s, 1, half[1]);
 	if (r) {
-		close(pair[0]);
-		close(pair[1]);
-		return r;
+		sd_fd_close(&half[0]);
+		sd_fd_close(&half[1]);
 	}
-	*half = pair[1];
-	return 0;
+	return r;
 }
 
 struct stream *stream_new(struct broker *b)
@@ -71,8 +47,8 @@ struct stream *stream_new(struct broker *b)
 	list_init(&s->due);
 	list_init(&s->offer);
 	for (unsigned i = 0; i < 2; i++) {
-		s->end[i].watch.fd = -1;
 		list_init(&s->end[i].hash);
+		list_init(&s->end[i].place);
 	}
 	b->stats.streams++;
 	return s;
@@ -97,15 +73,15 @@ void stream_free(struct broker *b, struct stream *s)
 {
 	no_longer_pending(s);
 	for (unsigned i = 0; i < 2; i++) {
-		watch_end(b, &s->end[i].watch);
 		list_remove(&s->end[i].hash);
+		list_remove(&s->end[i].place);
 	}
 	if (s->paid)
 		ledger_give(&b->ledger, s->payer, 2, s->bytes);
 	sd_fd_close(&s->memory);
 	if (s->socket >= 0)
 		waste_socket(s->socket);
-	die(b, &s->grave, s);
+	free(s);
 	b->stats.streams--;
 }
 
@@ -114,7 +90,8 @@ void stream_describe(const struct end *e, struct channel_message *m)
 	const struct stream *s = e->stream;
 	bool first = e == s->end;
 
-	*m = (struct channel_message){.stream = {.local = first ? s->local : s->peer,
+	*m = (struct channel_message){.stream = {.cookie = e->cookie,
+					      .local = first ? s->local : s->peer,
 					      .peer = first ? s->peer : s->local,
 					      .path = (uint8_t)s->path,
 					      .end = !first}};
@@ -127,22 +104,7 @@ void stream_hand_out(
 	m->type = type;
 	m->fds[0] = half;
 	m->fds[1] = s->memory;
-	m->fds[2] = s->end[!end].watch.fd;
-	m->n_fds = 3;
-}
-
-struct end *stream_end_at(struct broker *b, int fd)
-{
-	/* A number that no file of the program's own making has. */
-	uint64_t cookie = cookie_of(fd);
-
-	list_for_each (it, bucket(b, cookie)) {
-		struct end *e = container_of(it, struct end, hash);
-
-		if (e->cookie == cookie)
-			return e;
-	}
-	return NULL;
+	m->n_fds = 2;
 }
 
 /* --- offering --- */
@@ -175,7 +137,7 @@ static int offer(struct broker *b, struct stream *s, struct queue *q, uint64_t n
 	if (r)
 		return r;
 	leave_queue(s);
-	s->end[1].uid = container_of(q->leases.next, struct lease, node)->uid;
+	s->heir = container_of(q->leases.next, struct lease, node)->uid;
 	stream_is_offered(b, s, q, now);
 	return 0;
 }
@@ -204,7 +166,7 @@ static unsigned max_class_for(const struct broker *b, uid_t uid)
 
 int stream_pay(struct broker *b, struct stream *s)
 {
-	int r = ledger_take(&b->ledger, s->payer, 2, s->bytes);
+	int r = user_take(b, s->payer, 2, s->bytes);
 
 	s->paid = !r;
 	return r;
@@ -223,15 +185,14 @@ int stream_make(struct broker *b, uint64_t netns, const struct sd_addr *local, c
 	s->netns = netns;
 	s->local = *local;
 	s->peer = *peer;
-	s->payer = payer;
+	s->payer = s->heir = payer;
 	s->bytes = segment_memory(max_class);
 	r = stream_pay(b, s);
 	if (!r)
 		r = segment_create(local, peer, max_class, &s->memory);
-	for (unsigned i = 0; !r && i < 2; i++)
-		r = end_open(b, s, i, &half[i]);
+	if (!r)
+		r = open_ends(b, s, half);
 	if (r) {
-		sd_fd_close(&half[0]);
 		stream_free(b, s);
 		return r;
 	}
@@ -338,13 +299,26 @@ void streams_timeout(struct broker *b, uint64_t now)
 	}
 }
 
+void stream_accepted(struct broker *b, const struct queue *q, uint64_t cookie)
+{
+	struct end *e = end_of_cookie(b, cookie);
+	const struct listener *l = q->listener;
+
+	/* Who was not offered it has nothing to say. */
+	if (!e || e->stream->queue != q || e != &e->stream->end[1])
+		return;
+	no_longer_pending(e->stream);
+	if (b->cfg.outside && l->netns == b->netns)
+		b->cfg.outside->room(b->cfg.outside->ctx, &l->local);
+}
+
 /* --- ending --- */
 
 /* The one that has connected is gone, and what is left is the other's. If that has too much, it is forgotten
  * here: the program has all that it needs, but nobody can adopt it. */
 static void pass_on(struct broker *b, struct stream *s)
 {
-	uid_t heir = s->end[1].uid;
+	uid_t heir = s->heir;
 
 	if (heir == s->payer || !s->paid)
 		return;
@@ -356,28 +330,11 @@ static void pass_on(struct broker *b, struct stream *s)
 	s->payer = heir;
 }
 
-static void accepted(struct broker *b, struct stream *s)
-{
-	const struct listener *l = s->queue ? s->queue->listener : NULL;
-
-	no_longer_pending(s);
-	if (l && b->cfg.outside && l->netns == b->netns)
-		b->cfg.outside->room(b->cfg.outside->ctx, &l->local);
-}
-
-void end_event(struct broker *b, struct end *e, uint32_t events)
+void stream_end_gone(struct broker *b, const struct end *e)
 {
 	struct stream *s = e->stream;
 
-	if (events & EPOLLIN) {
-		watch_drain(&e->watch);
-		if (e == &s->end[1])
-			accepted(b, s);
-	}
-	if (!(events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)))
-		return;
-	e->gone = true;
-	/* The other end has our half too, and sees the same. */
+	/* The other end sees it by itself. */
 	if (s->end[0].gone && s->end[1].gone)
 		stream_free(b, s);
 	else if (e == &s->end[0])

@@ -34,6 +34,7 @@ union body {
 	struct channel_listen listen;
 	struct channel_stream stream;
 	struct channel_refused refused;
+	struct channel_end end;
 };
 
 struct packet {
@@ -41,7 +42,7 @@ struct packet {
 	union body body;
 };
 
-/* More than three descriptors and the credentials that a socket with SO_PASSCRED gets: too many descriptors
+/* More than two descriptors and the credentials that a socket with SO_PASSCRED gets: too many descriptors
  * are then seen to be too many. What does not fit even here the kernel drops itself. */
 union control {
 	char bytes[256];
@@ -53,7 +54,7 @@ union control {
 _Static_assert(sizeof(struct header) == 8, "the header has no padding");
 _Static_assert(sizeof(struct channel_hello) == 4 + CHANNEL_NAME_LEN, "no padding to send");
 _Static_assert(
-	sizeof(struct channel_connect) == 48 && sizeof(struct channel_listen) == 28 && STREAM_LEN == 50,
+	sizeof(struct channel_connect) == 48 && sizeof(struct channel_listen) == 28 && STREAM_LEN == 58,
 	"no padding to send");
 
 static const struct shape {
@@ -62,14 +63,16 @@ static const struct shape {
 	[CHANNEL_HELLO] = {sizeof(struct channel_hello), 0},
 	[CHANNEL_WELCOME] = {sizeof(struct channel_welcome), 0},
 	[CHANNEL_CONNECT] = {sizeof(struct channel_connect), 1},
-	[CHANNEL_CONNECTED] = {STREAM_LEN, 3},
+	[CHANNEL_CONNECTED] = {STREAM_LEN, 2},
 	[CHANNEL_LISTEN] = {sizeof(struct channel_listen), 1},
 	[CHANNEL_LISTENING] = {0, 2},
 	[CHANNEL_ADOPT] = {0, 1},
-	[CHANNEL_ADOPTED] = {STREAM_LEN, 2},
+	[CHANNEL_ADOPTED] = {STREAM_LEN, 1},
 	[CHANNEL_REFUSED] = {sizeof(struct channel_refused), 0},
-	[CHANNEL_INCOMING] = {STREAM_LEN, 3},
+	[CHANNEL_INCOMING] = {STREAM_LEN, 2},
 	[CHANNEL_BACKLOG] = {sizeof(struct channel_backlog), 0},
+	[CHANNEL_ACCEPTED] = {sizeof(struct channel_end), 0},
+	[CHANNEL_CLOSED] = {sizeof(struct channel_end), 0},
 };
 
 static bool type_is_known(unsigned type)
@@ -118,7 +121,7 @@ static bool check_stream(const struct channel_stream *s)
 {
 	if (!is_name(&s->local) || !is_name(&s->peer) || s->local.family != s->peer.family)
 		return false;
-	return s->path <= CHANNEL_PATH_NET && s->end <= 1;
+	return s->path <= CHANNEL_PATH_NET && s->end <= 1 && s->cookie;
 }
 
 static bool check_refused(const struct channel_refused *r)
@@ -348,16 +351,17 @@ int channel_recv(int fd, struct channel_message *m)
 #define END_PREFIX     "\0sandirect-end/"
 #define END_PREFIX_LEN (sizeof END_PREFIX - 1)
 
-void channel_name_end(int fd, uint64_t instance, uint64_t number)
+int channel_name_end(int fd, uint64_t number)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	int n;
 
 	memcpy(a.sun_path, END_PREFIX, END_PREFIX_LEN);
-	n = snprintf(a.sun_path + END_PREFIX_LEN, sizeof a.sun_path - END_PREFIX_LEN, "%" PRIx64 "-%" PRIx64,
-		instance, number);
-	bind(fd, (struct sockaddr *)&a,
-		(socklen_t)(offsetof(struct sockaddr_un, sun_path) + END_PREFIX_LEN + (size_t)n));
+	n = snprintf(a.sun_path + END_PREFIX_LEN, sizeof a.sun_path - END_PREFIX_LEN, "%016" PRIx64, number);
+	return bind(fd, (struct sockaddr *)&a,
+		       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + END_PREFIX_LEN + (size_t)n))
+		       ? -errno
+		       : 0;
 }
 
 bool channel_is_end(int fd)
@@ -365,7 +369,7 @@ bool channel_is_end(int fd)
 	struct sockaddr_un a;
 	socklen_t len = sizeof a;
 	int saved_errno = errno;
-	bool is = !getpeername(fd, (struct sockaddr *)&a, &len) && a.sun_family == AF_UNIX &&
+	bool is = !getsockname(fd, (struct sockaddr *)&a, &len) && a.sun_family == AF_UNIX &&
 		  len > offsetof(struct sockaddr_un, sun_path) + END_PREFIX_LEN &&
 		  !memcmp(a.sun_path, END_PREFIX, END_PREFIX_LEN);
 

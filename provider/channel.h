@@ -8,24 +8,30 @@
  * of descriptors is refused as a whole, and its descriptors are closed: each side checks the other's.
  *
  * Roles of the descriptors. `socket`: the TCP socket the program has made (it holds the port). `end`: one
- * half of a UNIX stream pair that takes the place of the program's socket; when its last duplicate is closed,
- * in whatever process and however it died, the daemon sees the hang-up on the other half. `memory`: a
- * segment. `bell`: what to write a byte to so that the other end wakes up. `queue`: a SOCK_SEQPACKET socket
- * on which INCOMING messages arrive; all processes that have the kernel's listening socket get the same one,
- * as they share its backlog. `lease`: half of a pair that says, by being open anywhere, that the queue has
- * somebody who listens; forked children keep it with the listener.
+ * half of a UNIX stream pair, which takes the place of the program's socket; the other half is the other
+ * end. A byte that is written to one's own half wakes the other end up. When the last duplicate of the other
+ * one is closed, in whatever process and however it died, one's own hangs up, whether there is a daemon or
+ * not. (That the other has shut its half down for writing, EPOLLRDHUP alone, says nothing.) `memory`: a
+ * segment. `queue`: a SOCK_SEQPACKET socket on which INCOMING messages arrive; all processes that have the
+ * kernel's listening socket get the same one, as they share its backlog. `lease`: half of a pair that says,
+ * by being open anywhere, that the queue has somebody who listens; forked children keep it with the listener.
  *
  *   program                     daemon
  *   HELLO                  ->
  *                          <-   WELCOME
  *   CONNECT  (socket)      ->
- *                          <-   CONNECTED (end, memory, bell)  or  REFUSED
+ *                          <-   CONNECTED (end, memory)        or  REFUSED
  *   LISTEN   (socket)      ->
  *                          <-   LISTENING (queue, lease)       or  REFUSED
  *   ADOPT    (end)         ->                                        inherited or passed
- *                          <-   ADOPTED (memory, bell)         or  REFUSED
- *   queue:                 <-   INCOMING (end, memory, bell)
+ *                          <-   ADOPTED (memory)               or  REFUSED
+ *   CLOSED                 ->                                        a hint: both ends may be gone
+ *   queue:                 <-   INCOMING (end, memory)
+ *   queue: ACCEPTED        ->                                        an end that was offered is taken
  *   queue: BACKLOG         ->                                        how many may wait from now on
+ *
+ * An end is named by its cookie, which is the kernel's (SO_COOKIE of the half). What is said of one by
+ * another program than has it changes nothing.
  */
 #ifndef SD_PROVIDER_CHANNEL_H
 #define SD_PROVIDER_CHANNEL_H
@@ -36,8 +42,8 @@
 #include "base/addr.h"
 #include "base/reason.h"
 
-#define CHANNEL_VERSION	 2u
-#define CHANNEL_FDS	 3u /* at most, in one message */
+#define CHANNEL_VERSION	 3u
+#define CHANNEL_FDS	 2u /* at most, in one message */
 #define CHANNEL_NAME_LEN 32u
 /* How long a program waits for an answer before it takes the daemon for dead; with other hosts, whose silence
  * the daemon waits for, it is told in WELCOME. */
@@ -56,6 +62,8 @@ enum channel_type {
 	CHANNEL_REFUSED,
 	CHANNEL_INCOMING,
 	CHANNEL_BACKLOG,
+	CHANNEL_ACCEPTED,
+	CHANNEL_CLOSED,
 	CHANNEL_TYPE_END
 };
 
@@ -90,8 +98,14 @@ struct channel_backlog {
 	uint32_t backlog;
 };
 
+/* ACCEPTED, CLOSED. */
+struct channel_end {
+	uint64_t cookie;
+};
+
 /* CONNECTED, ADOPTED, INCOMING. */
 struct channel_stream {
+	uint64_t cookie; /* of the end */
 	struct sd_addr local, peer;
 	uint8_t path; /* enum channel_path */
 	uint8_t end;  /* 0 or 1: which of the segment's */
@@ -113,6 +127,7 @@ struct channel_message {
 		struct channel_stream stream;
 		struct channel_refused refused;
 		struct channel_backlog backlog;
+		struct channel_end end;
 	};
 	/* Descriptors: the receiver owns them, close-on-exec; what it does not want to keep it closes with
 	 * channel_close_fds(). The sender keeps its own. In the order that the list above gives. */
@@ -138,9 +153,9 @@ struct channel_waste {
 };
 /* channel_recv(), which closes nothing itself; w may be NULL. */
 int channel_recv_for(int fd, struct channel_message *m, const struct channel_waste *w);
-/* Gives our half of an end's pair a name, by which the other half is known wherever it gets to. It means
- * nothing to anybody else, and a failure only that the end is not recognised. */
-void channel_name_end(int fd, uint64_t instance, uint64_t number);
+/* Gives an end a name, by which it is known wherever it gets to, and which is another's when it is gone at
+ * the earliest: -EADDRINUSE until then. */
+int channel_name_end(int fd, uint64_t number);
 /* Does fd look like an end? Who has given it its looks is for the daemon to say (ADOPT). errno stays. */
 bool channel_is_end(int fd);
 /* Is m well-formed: type, terminated texts, families and ranges, the number of descriptors? Addresses are in

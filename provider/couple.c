@@ -82,6 +82,7 @@ static void part(struct couple *p, enum pv_close_mode mode)
 		if (p->side[i].ep)
 			p->side[i].ep->ops->close(p->side[i].ep, mode);
 	}
+	p->of->parted++;
 	couple_free(p->side);
 }
 

@@ -209,6 +209,10 @@ unsigned desk_progress(struct desk *d, struct broker *broker)
 		case LETTER_INCOMING:
 			incoming(d, broker, l);
 			break;
+		case LETTER_PARTED:
+			broker_end_closed(broker);
+			free(l);
+			break;
 		default: /* a bridge's to read */
 			free(l);
 		}

@@ -12,6 +12,7 @@
  *   LISTEN, UNLISTEN    ->
  *                       <-  INCOMING   another host's peer has come; COUPLE, FULL or DROP follows
  *   ROOM                ->             after FULL: what waits may ask again
+ *                       <-  PARTED     ends of connections have been closed
  */
 #ifndef SD_PROVIDER_POST_H
 #define SD_PROVIDER_POST_H
@@ -36,6 +37,7 @@ enum letter_kind {
 	LETTER_FULL,
 	LETTER_DROP,
 	LETTER_ROOM,
+	LETTER_PARTED,
 };
 
 struct wire; /* the bridge's */

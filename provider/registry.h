@@ -76,8 +76,8 @@ int pv_shm_open(const char *path, pv_ready_fn *ready, struct pv **out);
 /* An end that needs no asking: the daemon's own. */
 struct pv_shm_end {
 	struct sd_addr local, peer;
-	unsigned end;	      /* 0: it has connected, 1: it accepts with this */
-	int memory, fd, bell; /* as in channel.h; the callee's, also when it fails */
+	unsigned end;	/* 0: it has connected, 1: it accepts with this */
+	int memory, fd; /* as in channel.h, fd: the end; the callee's, also when it fails */
 };
 void pv_shm_end_close(const struct pv_shm_end *end);
 int pv_shm_attach(struct pv *p, const struct pv_shm_end *end, void *user, struct pv_ep **out);

@@ -40,9 +40,9 @@ static struct shm *of(struct pv *p)
 
 /* --- the epoll set --- */
 
-static uint64_t tag_of(const struct shm *x, uint32_t slot, bool is_bell)
+static uint64_t tag_of(const struct shm *x, uint32_t slot)
 {
-	return (uint64_t)x->slots[slot].generation << 32 | slot << 1 | is_bell;
+	return (uint64_t)x->slots[slot].generation << 32 | slot;
 }
 
 int shm_open_events(struct shm *x)
@@ -56,14 +56,14 @@ int shm_open_events(struct shm *x)
 	return 0;
 }
 
-int shm_watch(struct shm_ep *e, int fd, bool is_bell, uint32_t events)
+int shm_watch(struct shm_ep *e)
 {
 	struct shm *x = shm_of(e);
-	struct epoll_event ev = {.events = events | EPOLLET, .data.u64 = tag_of(x, e->slot, is_bell)};
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u64 = tag_of(x, e->slot)};
 
 	if (x->confined)
 		return 0;
-	return epoll_ctl(x->events, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+	return epoll_ctl(x->events, EPOLL_CTL_ADD, e->fd, &ev) ? -errno : 0;
 }
 
 void shm_unwatch(struct shm *x, int fd)
@@ -102,7 +102,7 @@ struct shm_ep *shm_ep_new(struct shm *x, void *user)
 	e->ep.ops = &shm_ep_ops;
 	e->ep.pv = &x->pv;
 	e->user = user;
-	e->fd = e->bell = e->socket = e->lease = -1;
+	e->fd = e->socket = e->lease = -1;
 	list_init(&e->hot);
 	list_init(&e->request);
 	list_push_back(&x->endpoints, &e->node);
@@ -327,25 +327,12 @@ static int shm_adopt(struct pv *p, int fd, void *user, void *note, size_t len, s
 	return 0;
 }
 
-/* Rings will be written, which must not block. The descriptor is the daemon's, too, which does not mind. */
-static void prepare_to_confine(struct shm *x)
-{
-	list_for_each (it, &x->endpoints) {
-		struct shm_ep *e = container_of(it, struct shm_ep, node);
-
-		if (e->state == SHM_OPEN) {
-			fcntl(e->bell, F_SETFL, fcntl(e->bell, F_GETFL) | O_NONBLOCK);
-			shm_heat(e);
-		}
-	}
-}
-
 static void shm_confine(struct pv *p, bool on)
 {
 	struct shm *x = of(p);
 
 	if (on)
-		prepare_to_confine(x); /* with system calls */
+		pv_shm_look_again(p); /* no events will tell */
 	x->confined = on;
 	x->pace.next = 0;
 }
@@ -431,13 +418,13 @@ static unsigned look_at_events(struct shm *x)
 	int n = epoll_wait(x->events, ev, EVENTS, 0);
 
 	for (int i = 0; i < n; i++) {
-		uint32_t slot = (uint32_t)ev[i].data.u64 >> 1;
+		uint32_t slot = (uint32_t)ev[i].data.u64;
 
 		if (ev[i].data.u64 == SHM_CHANNEL_TAG) {
 			work += shm_hear(x);
 		} else if (slot < x->n_slots && x->slots[slot].ep &&
 			   x->slots[slot].generation == ev[i].data.u64 >> 32) {
-			shm_ep_event(x->slots[slot].ep, ev[i].data.u64 & 1, ev[i].events);
+			shm_ep_event(x->slots[slot].ep, ev[i].events);
 			work++;
 		}
 	}
@@ -500,26 +487,40 @@ static uint64_t shm_deadline(struct pv *p)
 	return call < x->trim_at ? call : x->trim_at;
 }
 
-/* The descriptor of one connection; there is hardly a second one. */
+/* The one that is slept on; there is hardly a second one. Whose other end is gone would not let anybody. */
+static struct shm_ep *first_confined(const struct shm *x)
+{
+	list_for_each (it, &x->hot) {
+		struct shm_ep *e = container_of(it, struct shm_ep, hot);
+
+		if (!e->ended)
+			return e;
+	}
+	return NULL;
+}
+
 static int arm_confined(const struct shm *x, uint64_t *max_sleep_ns)
 {
+	const struct shm_ep *e = first_confined(x);
+
 	*max_sleep_ns = CONFINED_NS;
-	return list_empty(&x->hot) ? -1 : container_of(x->hot.next, struct shm_ep, hot)->fd;
+	return e ? e->fd : -1;
 }
 
 /* What the epoll set would have told. */
 static void look_confined(struct shm *x, bool rang)
 {
+	struct shm_ep *first = first_confined(x);
 	char waste[64];
 
+	if (rang && first)
+		(void)!read(first->fd, waste, sizeof waste); /* an error is the hang-up's, seen below */
 	list_for_each (it, &x->hot) {
 		struct shm_ep *e = container_of(it, struct shm_ep, hot);
-		struct pollfd bell = {.fd = e->bell};
+		struct pollfd p = {.fd = e->fd};
 
-		if (rang && x->hot.next == it && read(e->fd, waste, sizeof waste) < 0)
-			return;
-		if (poll(&bell, 1, 0) == 1)
-			shm_ep_event(e, true, (uint32_t)bell.revents);
+		if (poll(&p, 1, 0) == 1)
+			shm_ep_event(e, (uint32_t)p.revents);
 	}
 }
 
@@ -621,7 +622,6 @@ void pv_shm_end_close(const struct pv_shm_end *end)
 {
 	close(end->memory);
 	close(end->fd);
-	close(end->bell);
 }
 
 int pv_shm_attach(struct pv *p, const struct pv_shm_end *end, void *user, struct pv_ep **out)

@@ -31,12 +31,14 @@ static void raise_ready(struct shm_ep *e, unsigned events)
 /* send(2) would be without SIGPIPE, but is forbidden. */
 static void ring_confined(struct shm_ep *e)
 {
-	struct pollfd p = {.fd = e->bell};
+	struct pollfd p = {.fd = e->fd, .events = POLLOUT};
 
-	if (poll(&p, 1, 0) == 1)
-		e->ended = true;
-	else if (write(e->bell, "", 1) < 0)
+	if (poll(&p, 1, 0) != 1)
 		return; /* full: it has been rung */
+	if (p.revents & (POLLHUP | POLLERR))
+		e->ended = true;
+	else if (write(e->fd, "", 1) < 0)
+		return;
 }
 
 /* After anything was published. */
@@ -47,7 +49,7 @@ static void ring(struct shm_ep *e)
 	if (__builtin_expect(shm_of(e)->confined, 0))
 		ring_confined(e);
 	else
-		send(e->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+		send(e->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static void say(struct shm_ep *e, unsigned flags)
@@ -159,7 +161,7 @@ static void take_rings(struct shm_ep *e)
 	e->rings = 0;
 }
 
-void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events)
+void shm_ep_event(struct shm_ep *e, uint32_t events)
 {
 	if (e->state == SHM_LISTENING) {
 		e->queue_ready = true;
@@ -168,11 +170,13 @@ void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events)
 	}
 	if (e->state != SHM_OPEN)
 		return;
-	if (!is_bell) {
+	if (events & EPOLLIN) {
 		if (++e->rings == RINGS)
 			take_rings(e);
 		shm_heat(e);
-	} else if (events & (EPOLLHUP | EPOLLERR)) {
+	}
+	/* Shut down for writing, and no more, is nothing to mind. */
+	if (events & (EPOLLHUP | EPOLLERR)) {
 		e->ended = true;
 		note_end(e);
 		raise_ready(e, e->error ? GONE : PV_IN | PV_OUT | PV_RDHUP | (has_shut(e) ? PV_HUP : 0));
@@ -184,10 +188,8 @@ void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events)
 
 static int watch_stream(struct shm_ep *e)
 {
-	int r = shm_watch(e, e->bell, true, 0);
+	int r = shm_watch(e);
 
-	if (!r)
-		r = shm_watch(e, e->fd, false, EPOLLIN);
 	if (!r)
 		shm_heat(e);
 	return r;
@@ -214,9 +216,7 @@ static int open_stream(struct shm_ep *e, struct channel_message *m, unsigned mem
 	e->seg.alone = origin == OWN;
 	e->local = m->stream.local;
 	e->peer = m->stream.peer;
-	e->bell = sd_fd_raise(m->fds[memory_at + 1]);
-	m->fds[memory_at + 1] = -1;
-	pv_domain_guard_fd(e->ep.pv->domain, e->bell, PV_GUARD_KEPT);
+	e->cookie = m->stream.cookie;
 	e->state = SHM_OPEN;
 	return watch_stream(e);
 }
@@ -234,8 +234,8 @@ static void close_fds(struct shm_ep *e);
 
 int shm_ep_attach(struct shm_ep *e, const struct pv_shm_end *end)
 {
-	struct channel_message m = {.fds = {end->memory, end->bell},
-		.n_fds = 2,
+	struct channel_message m = {.fds = {end->memory},
+		.n_fds = 1,
 		.stream = {.local = end->local, .peer = end->peer, .end = (uint8_t)end->end}};
 	int r;
 
@@ -260,9 +260,6 @@ static void close_fds(struct shm_ep *e)
 			pv_domain_guard_fd(x->pv.domain, e->fd, PV_GUARD_NONE);
 		close(e->fd);
 	}
-	if (e->bell >= 0)
-		shm_unwatch(x, e->bell);
-	give_up_fd(e, &e->bell);
 	give_up_fd(e, &e->socket);
 	give_up_fd(e, &e->lease);
 	e->fd = -1;
@@ -284,7 +281,7 @@ static void opened(struct shm_ep *e, int r)
 
 static void watch_queue(struct shm_ep *e)
 {
-	if (shm_watch(e, e->fd, false, EPOLLIN))
+	if (shm_watch(e))
 		sd_error("a listener cannot be watched; it gets no connections through shared memory");
 	e->queue_ready = true;
 	raise_ready(e, PV_IN);
@@ -347,6 +344,14 @@ static int ep_connect_result(struct pv_ep *ep, enum sd_reason *reason)
 	return e->result;
 }
 
+/* What need not arrive. */
+static void tell(int fd, enum channel_type type, uint64_t cookie)
+{
+	const struct channel_message m = {.type = type, .end = {cookie}};
+
+	channel_send(fd, &m);
+}
+
 static int ep_accept(struct pv_ep *ep, void *user, struct pv_ep **out)
 {
 	struct shm_ep *l = of(ep), *e;
@@ -368,9 +373,11 @@ static int ep_accept(struct pv_ep *ep, void *user, struct pv_ep **out)
 		}
 		e->fd = m.fds[0];
 		m.fds[0] = -1;
-		/* Offered twice, and taken by another process. */
-		if (!open_stream(e, &m, 1, ACCEPTED)) {
-			send(e->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+		r = open_stream(e, &m, 1, ACCEPTED);
+		/* Who has accepted it before may not have been heard. */
+		if (!r || r == -EALREADY)
+			tell(l->fd, CHANNEL_ACCEPTED, m.stream.cookie);
+		if (!r) {
 			channel_close_fds(&m);
 			*out = &e->ep;
 			return 0;
@@ -620,8 +627,18 @@ static void ep_moved(struct pv_ep *ep, int fd)
 	if (e->fd >= 0)
 		shm_unwatch(shm_of(e), e->fd);
 	e->fd = fd;
-	if (fd >= 0 && shm_watch(e, fd, false, EPOLLIN))
+	if (fd >= 0 && shm_watch(e))
 		fail(e, -ECONNRESET);
+}
+
+/* When both ends are; or it may have been, of an end that others have, too. It is not quite yet, if the
+ * descriptor is the program's. */
+static void tell_closed(struct shm_ep *e)
+{
+	const struct shm *x = shm_of(e);
+
+	if (x->channel >= 0 && !x->confined && (peer_is_gone(e) || segment_is_shared(&e->seg)))
+		tell(x->channel, CHANNEL_CLOSED, e->cookie);
 }
 
 static void ep_close(struct pv_ep *ep, enum pv_close_mode mode)
@@ -639,6 +656,7 @@ static void ep_close(struct pv_ep *ep, enum pv_close_mode mode)
 		/* Of an end that others have, too, only the kernel knows when it is closed. */
 		if (!segment_is_shared(&e->seg))
 			say(e, SEGMENT_CLOSED | (reset ? SEGMENT_RESET : SEGMENT_FIN));
+		tell_closed(e);
 	}
 	close_fds(e);
 	e->user = NULL;

@@ -22,7 +22,7 @@ struct shm {
 	struct pv pv;
 	char *path;  /* of the daemon's socket */
 	int channel; /* to the daemon, -1: none */
-	int events;  /* epoll over the channel, the endpoints' descriptors, bells and queues; -1 */
+	int events;  /* epoll over the channel, the endpoints' descriptors and queues; -1 */
 	uint32_t next_id;
 	uint64_t patience_ns;		/* with an answer of the daemon's */
 	uint64_t retry_at, retry_after; /* the daemon is called */
@@ -49,30 +49,31 @@ enum shm_state {
 struct shm_ep {
 	struct pv_ep ep;
 	void *user;
-	enum shm_state state;
 	struct list node, hot, request;
-	uint32_t id; /* of the request */
-	uint64_t give_up_at;
-	uint32_t slot; /* in shm.slots */
+	uint64_t give_up_at; /* the request */
+	uint32_t id;	     /* of it */
+	uint32_t slot;	     /* in shm.slots */
+	enum shm_state state;
+	int fd; /* that stands for it, rings the other end and hangs up when that is gone; or the listener's
+		   queue; -1 */
 	struct sd_addr local, peer;
 	/* connections */
+	uint64_t cookie; /* of the end */
 	struct segment seg;
-	int fd;		    /* that stands for it, or the listener's queue; -1 */
-	bool fd_taken;	    /* by the program: not ours to close */
-	int bell;	    /* rings the other end, and hangs up when that is gone */
 	uint64_t looked_at; /* when it was last seen to change, while it is hot */
-	uint8_t rings;	    /* since its descriptor was looked into */
 	uint64_t seen_in;   /* how many bytes there were to read in all at the last look */
 	unsigned seen_flags;
-	bool used, trimmed; /* sent to since the last round of trimming; idle since */
-	bool blocked;	    /* our last send found the ring full */
-	bool ended;	    /* no process has the other end any more */
-	bool rd_shut;
-	bool doomed;	 /* closed while somebody sleeps on its word */
-	unsigned direct; /* that many do */
+	unsigned direct; /* that many sleep on its word */
 	int error;
 	int result; /* of the connection attempt */
 	enum sd_reason reason;
+	uint8_t rings;	    /* that its descriptor has not been rid of, at least */
+	bool fd_taken;	    /* by the program: not ours to close */
+	bool used, trimmed; /* since the last round of trimming; idle since */
+	bool blocked;	    /* our last send found the ring full */
+	bool ended;	    /* no process has the other end any more */
+	bool rd_shut;
+	bool doomed; /* closed while somebody sleeps on its word */
 	/* listeners */
 	bool queue_ready; /* something may be there */
 	bool untold;	  /* the daemon, which is a new one, is to hear of it */
@@ -114,8 +115,8 @@ void shm_ep_answer(struct shm_ep *e, struct channel_message *m);
 void shm_ep_in_child(struct shm_ep *e);
 /* Opens an end whose descriptors are known. 0 or -errno, and then e is of no use. */
 int shm_ep_attach(struct shm_ep *e, const struct pv_shm_end *end);
-/* One of its descriptors has something to say. */
-void shm_ep_event(struct shm_ep *e, bool is_bell, uint32_t events);
+/* Its descriptor has something to say. */
+void shm_ep_event(struct shm_ep *e, uint32_t events);
 /* Has anything changed since the last look? Raises what has. */
 bool shm_ep_look(struct shm_ep *e);
 
@@ -126,7 +127,7 @@ bool shm_ep_look(struct shm_ep *e);
 int shm_open_events(struct shm *x);
 /* Tells a daemon that does not know them of our listeners. */
 void shm_listen_again(struct shm *x);
-int shm_watch(struct shm_ep *e, int fd, bool is_bell, uint32_t events);
+int shm_watch(struct shm_ep *e);
 void shm_unwatch(struct shm *x, int fd);
 void shm_heat(struct shm_ep *e);
 void shm_trim_later(struct shm *x);

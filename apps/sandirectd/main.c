@@ -27,7 +27,8 @@
 #include "takeover.h"
 
 #define DEFAULT_SOCKET "/run/sandirect/sandirectd.sock"
-/* Descriptors are what a connection costs the daemon: five each. */
+/* Descriptors are what a connection costs the daemon: two each, and three with another host's or until it is
+ * accepted. */
 #define WANTED_FILES (1u << 20)
 
 struct options {

@@ -30,13 +30,16 @@ struct queue {
 
 /* A program's half of a connection. */
 struct half {
-	int end, memory, bell;
+	int end, memory;
+	uint64_t cookie; /* of the end */
 	struct sd_addr local, peer;
 };
 
 /* The broker does what there is to do; after a while. */
 void turn(void);
 void pass(uint64_t ns);
+/* Whatever ends were closed, it has noticed that. */
+void notice(void);
 struct broker_stats stats(void);
 
 /* A fresh one; max_memory is its limit, too. */
@@ -90,6 +93,9 @@ struct half connect_to(int p, struct sd_addr from, struct sd_addr to);
 
 /* An offer, not accepted yet. */
 struct half take(struct queue *q);
+
+/* Says what a program says of an end: ACCEPTED by the queue, CLOSED by its channel. */
+void tell(int fd, enum channel_type type, uint64_t cookie);
 
 /* The next one, accepted. */
 struct half accept_from(struct queue *q);

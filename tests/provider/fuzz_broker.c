@@ -34,6 +34,7 @@ static uint64_t now = 1000 * SD_S;
 static unsigned n_open;
 
 static const uint8_t *input, *input_end;
+static uint64_t cookie; /* of an end */
 static int programs[N_PROGRAMS], held[N_HELD], listeners[N_LISTENERS];
 static struct sd_addr names[N_LISTENERS] = {{.family = 4, .ip = {127, 0, 0, 1}}, {.family = 4}, {.family = 6},
 	{.family = 6, .ip = {[15] = 1}}, {.family = 4, .ip = {127, 0, 0, 1}}};
@@ -189,6 +190,8 @@ static void send_message(int to, uint16_t type)
 		m.fds[0] = any_fd();
 	} else if (type == CHANNEL_BACKLOG) {
 		m = (struct channel_message){.type = CHANNEL_BACKLOG, .backlog = {any(256)}};
+	} else {
+		m = (struct channel_message){.type = type, .end = {cookie + any(2)}};
 	}
 	if (!m.n_fds || m.fds[0] >= 0)
 		channel_send(to, &m);
@@ -226,8 +229,10 @@ static void read_messages(int fd)
 	bool accepts = any(2), keeps = any(4);
 
 	while (!channel_recv(fd, &m)) {
+		if (m.type >= CHANNEL_CONNECTED && m.n_fds)
+			cookie = m.stream.cookie;
 		if (accepts && m.type == CHANNEL_INCOMING)
-			send(m.fds[0], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+			send_message(fd, CHANNEL_ACCEPTED);
 		for (unsigned i = 0; i < m.n_fds; i++)
 			if (keeps)
 				hold(m.fds[i]);
@@ -269,7 +274,7 @@ static void close_it(int *fd)
 
 static void step(void)
 {
-	unsigned what = any(18);
+	unsigned what = any(20);
 	int *p = &programs[any(N_PROGRAMS)], *h = &held[any(N_HELD)];
 
 	if (*p < 0)
@@ -319,6 +324,12 @@ static void step(void)
 		break;
 	case 15:
 		read_messages(*h);
+		break;
+	case 16:
+		send_message(*p, CHANNEL_CLOSED);
+		break;
+	case 17:
+		send_message(any(2) ? *p : *h, CHANNEL_ACCEPTED);
 		break;
 	default:
 		progress();

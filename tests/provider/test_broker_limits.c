@@ -57,14 +57,14 @@ static void limit__of_a_user(void **state)
 		close(program());
 	be(0);
 	drop(&c[0]);
-	turn();
+	notice();
 	c[0] = connect_to(p, lo, at(lo, port_of(socket)));
 	s = accept_from(&q);
 	drop(&s);
 	for (unsigned i = 0; i < 3; i++)
 		drop(&c[i]);
 	/* BOB has room for two of the three that are left to it. */
-	turn();
+	notice();
 	assert_int_equal(stats().streams, 2);
 	all_leave(&q, socket, p, z);
 	nothing_left();
@@ -122,7 +122,7 @@ static void limit__of_memory(void **state)
 	for (unsigned i = 0; i < n; i++)
 		drop(&c[i]);
 	leave(&q);
-	turn();
+	notice();
 	q = listen_at(z, socket, lo, 1000);
 	c[0] = connect_to(p, lo, at(lo, port_of(socket)));
 	assert_int_equal(memory_of(&c[0]), first);
@@ -370,9 +370,9 @@ static void waste__circles(void **state)
 	struct half c = connect_to(p, lo, at(lo, port_of(socket))), s = accept_from(&q);
 	struct channel_message m = {.type = CHANNEL_CONNECT, .n_fds = 1, .fds = {fd}};
 
-	/* The bells are the broker's own sockets, and can be told to take descriptors. */
-	setsockopt(c.bell, SOL_SOCKET, 83 /* SO_PASSRIGHTS */, &on, sizeof on);
-	setsockopt(s.bell, SOL_SOCKET, 83, &on, sizeof on);
+	/* They can be told to take descriptors. */
+	setsockopt(c.end, SOL_SOCKET, 83 /* SO_PASSRIGHTS */, &on, sizeof on);
+	setsockopt(s.end, SOL_SOCKET, 83, &on, sizeof on);
 	for (unsigned i = 0; i < 3; i++) {
 		pass_on(c.end, c.end);
 		pass_on(s.end, s.end);

@@ -42,10 +42,56 @@ static void hand_over__all_there_is(void **state)
 	/* Ends are noticed. */
 	drop(&c);
 	turn();
-	assert_true(is_hung_up(s.bell));
+	assert_true(is_hung_up(s.end));
 	late = program();
 	close(late);
 	drop(&s);
+	all_leave(&q, socket, p, z);
+	nothing_left();
+}
+
+/* What one end is left of, and what was not accepted yet. */
+static void hand_over__of_ends_that_are_gone(void **state)
+{
+	enum { N = 4 };
+	int p = program(), z = program(), socket = listening(lo);
+	struct queue q = listen_at(z, socket, lo, 5);
+	struct channel_message m;
+	struct half c[N], s[N];
+
+	for (unsigned i = 0; i < N; i++)
+		c[i] = connect_to(p, lo, at(lo, port_of(socket)));
+	for (unsigned i = 0; i < 2; i++)
+		s[i] = accept_from(&q);
+	s[2] = take(&q); /* and is not said to be accepted */
+	drop(&c[0]);
+	drop(&s[1]);
+	drop(&c[3]);
+	notice();
+	assert_int_equal(stats().streams, N);
+	hand_over(0);
+	assert_int_equal(stats().streams, N);
+	drop(&c[2]);
+	hand_over(0);
+	notice();
+	assert_int_equal(stats().streams, N);
+	m = ask(p, (struct channel_message){.type = CHANNEL_ADOPT, .n_fds = 1, .fds = {s[0].end}});
+	assert_int_equal(m.type, CHANNEL_ADOPTED);
+	assert_true(m.stream.cookie == s[0].cookie && inode(m.fds[0]) == inode(s[0].memory));
+	channel_close_fds(&m);
+	s[3] = accept_from(&q);
+	assert_true(is_hung_up(s[3].end) && sd_addr_equal(&s[3].peer, &c[3].local));
+	drop(&s[2]);
+	/* It was offered, by the daemon of before. */
+	pass(1100 * SD_MS);
+	s[2] = accept_from(&q);
+	assert_true(sd_addr_equal(&s[2].peer, &c[2].local));
+	drop(&s[0]);
+	drop(&c[1]);
+	notice();
+	assert_int_equal(stats().streams, 2);
+	drop(&s[2]);
+	drop(&s[3]);
 	all_leave(&q, socket, p, z);
 	nothing_left();
 }
@@ -111,6 +157,7 @@ enum { N_PROGRAMS = 8, N_HELD = 96, N_LISTENERS = 5 };
 
 struct world {
 	struct sd_rng rng;
+	uint64_t cookie; /* of some end */
 	int programs[N_PROGRAMS], held[N_HELD], listeners[N_LISTENERS];
 	struct sd_addr names[N_LISTENERS];
 };
@@ -132,13 +179,18 @@ static void hold(struct world *w, int fd)
 /* Answers and offers: some are accepted, some ends adopted or closed at once. */
 static void listen_to(struct world *w, int fd)
 {
-	struct channel_message m;
+	struct channel_message m, said;
 
 	if (fd < 0)
 		return;
 	while (!channel_recv(fd, &m)) {
-		if (m.type == CHANNEL_INCOMING && below(w, 3))
-			send(m.fds[0], "", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (m.type == CHANNEL_INCOMING && below(w, 3)) {
+			said = (struct channel_message){
+				.type = CHANNEL_ACCEPTED, .end = {m.stream.cookie + !below(w, 9)}};
+			channel_send(fd, &said);
+		}
+		if (m.type >= CHANNEL_CONNECTED && below(w, 3))
+			w->cookie = m.stream.cookie;
 		for (unsigned i = 0; i < m.n_fds; i++)
 			if (below(w, 4))
 				hold(w, m.fds[i]);
@@ -153,7 +205,7 @@ static void any_request(struct world *w, int p)
 	unsigned i = below(w, N_LISTENERS);
 	int own = -1;
 
-	switch (below(w, 5)) {
+	switch (below(w, 6)) {
 	case 0:
 		m.type = CHANNEL_LISTEN;
 		m.fds[0] = w->listeners[i];
@@ -173,6 +225,10 @@ static void any_request(struct world *w, int p)
 		break;
 	case 4:
 		m = (struct channel_message){.type = CHANNEL_BACKLOG, .backlog = {below(w, 9)}};
+		break;
+	case 5:
+		m = (struct channel_message){
+			.type = below(w, 2) ? CHANNEL_CLOSED : CHANNEL_ACCEPTED, .end = {w->cookie}};
 		break;
 	}
 	if (m.n_fds == 0 || m.fds[0] >= 0)
@@ -319,6 +375,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(hand_over__all_there_is),
+		CASE(hand_over__of_ends_that_are_gone),
 		CASE(hand_over__who_has_more_than_is_allowed_keeps_it),
 		CASE(hand_over__of_what_makes_no_sense),
 		CASE(anything__handed_over_in_the_middle),

@@ -35,14 +35,16 @@ static const struct {
 } shapes[CHANNEL_TYPE_END] = {[CHANNEL_HELLO] = {36, 0},
 	[CHANNEL_WELCOME] = {12, 0},
 	[CHANNEL_CONNECT] = {48, 1},
-	[CHANNEL_CONNECTED] = {50, 3},
+	[CHANNEL_CONNECTED] = {58, 2},
 	[CHANNEL_LISTEN] = {28, 1},
 	[CHANNEL_LISTENING] = {0, 2},
 	[CHANNEL_ADOPT] = {0, 1},
-	[CHANNEL_ADOPTED] = {50, 2},
+	[CHANNEL_ADOPTED] = {58, 1},
 	[CHANNEL_REFUSED] = {8, 0},
-	[CHANNEL_INCOMING] = {50, 3},
-	[CHANNEL_BACKLOG] = {4, 0}};
+	[CHANNEL_INCOMING] = {58, 2},
+	[CHANNEL_BACKLOG] = {4, 0},
+	[CHANNEL_ACCEPTED] = {8, 0},
+	[CHANNEL_CLOSED] = {8, 0}};
 
 static const struct sd_addr v4 = {.family = 4, .port = 4711, .ip = {10, 77, 0, 1}};
 static const struct sd_addr v6 = {.family = 6, .port = 4712, .scope = 3, .ip = {0xfe, 0x80, [15] = 2}};
@@ -102,12 +104,16 @@ static struct channel_message sample(unsigned type)
 	case CHANNEL_CONNECTED:
 	case CHANNEL_ADOPTED:
 	case CHANNEL_INCOMING:
-		m.stream =
-			(struct channel_stream){.local = v4, .peer = v4, .path = CHANNEL_PATH_NET, .end = 1};
+		m.stream = (struct channel_stream){
+			.cookie = 4713, .local = v4, .peer = v4, .path = CHANNEL_PATH_NET, .end = 1};
 		m.stream.peer.ip[3] = 2;
 		break;
 	case CHANNEL_BACKLOG:
 		m.backlog.backlog = 64;
+		break;
+	case CHANNEL_ACCEPTED:
+	case CHANNEL_CLOSED:
+		m.end.cookie = 0x123456789abcdef;
 		break;
 	case CHANNEL_REFUSED:
 		m.refused =
@@ -368,6 +374,7 @@ static void channel__wrong_paths_and_ends(void **state)
 		WRONG(types[i], m.stream.path = 255);
 		WRONG(types[i], m.stream.end = 2);
 		WRONG(types[i], m.stream.end = 255);
+		WRONG(types[i], m.stream.cookie = 0);
 	}
 }
 
@@ -428,7 +435,7 @@ static void channel__unknown_types(void **state)
 		assert_false(channel_check(&m));
 		assert_int_equal(channel_send(far, &m), -EINVAL);
 		memcpy(raw, &type, sizeof type);
-		assert_int_equal(raw_send(raw, len, 3, MANY), 0);
+		assert_int_equal(raw_send(raw, len, 2, MANY), 0);
 		is_refused();
 		raw[2] = raw[3] = 0;
 		assert_int_equal(raw_send(raw, HEADER, 0, MANY), 0);
@@ -488,7 +495,7 @@ static void channel__several_control_messages(void **state)
 	size_t len = pack(&m, raw);
 
 	for (unsigned each = 1; each <= 2; each++) {
-		assert_int_equal(raw_send(raw, len, 3, each), 0);
+		assert_int_equal(raw_send(raw, len, 2, each), 0);
 		assert_int_equal(receive(&m), 0);
 		has_files(&m);
 	}
@@ -681,20 +688,20 @@ static void channel__too_many_and_none_left(void **state)
 	no_leak();
 	m = sample(CHANNEL_CONNECTED);
 	len = pack(&m, raw);
-	for (unsigned left = 3; left < 6; left++) {
+	for (unsigned left = 2; left < 5; left++) {
 		assert_int_equal(raw_send(raw, len, MANY, MANY), 0);
 		assert_int_equal(receive_with(&m, left), -EPROTO);
 		is_empty(&m);
 		no_leak();
 	}
-	assert_int_equal(raw_send(raw, len - 1, 3, MANY), 0);
+	assert_int_equal(raw_send(raw, len - 1, 2, MANY), 0);
 	assert_int_equal(receive_with(&m, 1), -EPROTO);
 	no_leak();
 }
 
 static void channel__close_fds(void **state)
 {
-	struct channel_message m = {.n_fds = CHANNEL_FDS, .fds = {dup(files[0]), -1, dup(files[2])}};
+	struct channel_message m = {.n_fds = CHANNEL_FDS, .fds = {-1, dup(files[1])}};
 
 	channel_close_fds(&m);
 	is_empty(&m);

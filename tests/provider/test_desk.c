@@ -55,6 +55,13 @@ struct broker_call *broker_call_named(struct broker *b, uint64_t name, void *use
 	return NULL;
 }
 
+static unsigned parted;
+
+void broker_end_closed(struct broker *b)
+{
+	parted++;
+}
+
 void pv_shm_end_close(const struct pv_shm_end *end)
 {
 }
@@ -180,6 +187,14 @@ static void answers_that_cross_a_forget(void **state)
 		desk_progress(d, NULL);
 		assert_null(post_take(&bridge[i]));
 	}
+}
+
+static void the_broker_hears_that_ends_are_closed(void **state)
+{
+	answer(letter_new(LETTER_PARTED), 1, LETTER_PARTED);
+	parted = 0;
+	desk_progress(d, NULL);
+	assert_int_equal(parted, 1);
 }
 
 static void all_hear_who_listens(void **state)
@@ -342,6 +357,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(calls_go_round, start, stop),
 		cmocka_unit_test_setup_teardown(connected_is_coupled, start, stop),
 		cmocka_unit_test_setup_teardown(answers_that_cross_a_forget, start, stop),
+		cmocka_unit_test_setup_teardown(the_broker_hears_that_ends_are_closed, start, stop),
 		cmocka_unit_test_setup_teardown(all_hear_who_listens, start, stop),
 		cmocka_unit_test_setup_teardown(room, start, stop),
 		cmocka_unit_test_setup_teardown(bells, start, stop),
