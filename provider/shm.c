@@ -31,7 +31,7 @@
 #define LOOK_MAX_NS (1 * SD_MS)
 #define EVENTS	    32
 #define CONFINED_NS (1 * SD_S) /* how often the end of the peer's process is looked for then */
-#define TRIM_NS	    (5 * SD_S) /* who has not sent for that long, and not for twice that, is idle */
+#define TRIM_NS	    (5 * SD_S) /* who was not used for that long, and not for twice that, is idle */
 
 static struct shm *of(struct pv *p)
 {
@@ -446,7 +446,7 @@ static void trim(struct shm *x)
 
 		if (e->state != SHM_OPEN || e->trimmed)
 			continue;
-		if (e->used || !segment_trim(&e->seg))
+		if (e->used || !shm_ep_trim(e))
 			shm_trim_later(x);
 		else
 			e->trimmed = true;

@@ -149,16 +149,38 @@ bool shm_ep_look(struct shm_ep *e)
 	return events != 0;
 }
 
-/* A ring is a byte. One stays: other processes that share this end are told by the next one only while there
- * is something to read. */
+/* A ring is a byte, for which the kernel needs most of a KiB. One stays at an end that is shared: other
+ * processes are told by the next one only while there is something to read. */
 static void take_rings(struct shm_ep *e)
 {
 	char waste[2 * RINGS];
-	ssize_t n = recv(e->fd, waste, sizeof waste, MSG_DONTWAIT | MSG_PEEK);
+	ssize_t n = sizeof waste;
 
-	if (n > 1)
-		recv(e->fd, waste, (size_t)n - 1, MSG_DONTWAIT);
+	if (segment_is_shared(&e->seg))
+		n = recv(e->fd, waste, sizeof waste, MSG_DONTWAIT | MSG_PEEK) - 1;
+	if (n > 0)
+		recv(e->fd, waste, (size_t)n, MSG_DONTWAIT);
 	e->rings = 0;
+}
+
+static void is_used(struct shm_ep *e)
+{
+	e->used = true;
+	e->trimmed = false;
+	shm_trim_later(shm_of(e));
+}
+
+bool shm_ep_trim(struct shm_ep *e)
+{
+	if (!segment_trim(&e->seg))
+		return false;
+	if (!e->rings)
+		return true;
+	take_rings(e);
+	/* One of them may not have been heard of. */
+	shm_heat(e);
+	shm_ep_look(e);
+	return true;
 }
 
 void shm_ep_event(struct shm_ep *e, uint32_t events)
@@ -173,6 +195,7 @@ void shm_ep_event(struct shm_ep *e, uint32_t events)
 	if (events & EPOLLIN) {
 		if (++e->rings == RINGS)
 			take_rings(e);
+		is_used(e);
 		shm_heat(e);
 	}
 	/* Shut down for writing, and no more, is nothing to mind. */
@@ -417,11 +440,8 @@ static ssize_t ep_send(struct pv_ep *ep, const struct iovec *iov, int n, unsigne
 	if (__builtin_expect(segment_heard(&e->seg) & SEGMENT_NO_READ, 0))
 		return want;
 	r = segment_write(&e->seg, iov, n);
-	if (__builtin_expect(!e->used, 0)) {
-		e->used = true;
-		e->trimmed = false;
-		shm_trim_later(shm_of(e));
-	}
+	if (__builtin_expect(!e->used, 0))
+		is_used(e);
 	if (r > 0)
 		ring(e);
 	if (r < 0) {

@@ -117,6 +117,8 @@ void shm_ep_in_child(struct shm_ep *e);
 int shm_ep_attach(struct shm_ep *e, const struct pv_shm_end *end);
 /* Its descriptor has something to say. */
 void shm_ep_event(struct shm_ep *e, uint32_t events);
+/* It has been idle: its memory is given back. False: not all of it can be yet. */
+bool shm_ep_trim(struct shm_ep *e);
 /* Has anything changed since the last look? Raises what has. */
 bool shm_ep_look(struct shm_ep *e);
 
