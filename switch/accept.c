@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -24,6 +25,10 @@ static void add_listener(struct sw_sock *s, struct pv *p, const struct sd_addr *
 	int r;
 
 	if (s->n_listeners == SW_MAX_LISTENERS || !p->ops->serves(p, local))
+		return;
+	if (!s->listeners)
+		s->listeners = calloc(SW_MAX_LISTENERS, sizeof *s->listeners);
+	if (!s->listeners)
 		return;
 	/* -EADDRINUSE: another socket of a SO_REUSEPORT group has the SAN side. */
 	r = p->ops->listen(p, s->fd, local, backlog, s, &l);

@@ -107,11 +107,13 @@ static void take_kernel(struct sw_sock *s, enum sd_reason reason)
 /* connect() of the kernel's socket without blocking, whatever its flags. */
 static int kernel_connect_now(struct sw_sock *s)
 {
+	union sd_sockaddr peer;
+	socklen_t len = sw_addr_to(&s->peer, s->domain, &peer);
 	int flags = sw_libc.fcntl(s->fd, F_GETFL), r;
 
 	if (!(flags & O_NONBLOCK))
 		sw_libc.fcntl(s->fd, F_SETFL, flags | O_NONBLOCK);
-	r = sw_libc.connect(s->fd, (struct sockaddr *)&s->peer_name, s->peer_name_len) ? -errno : 0;
+	r = sw_libc.connect(s->fd, &peer.any, len) ? -errno : 0;
 	if (!(flags & O_NONBLOCK))
 		sw_libc.fcntl(s->fd, F_SETFL, flags);
 	return r;
@@ -203,7 +205,7 @@ static int reserve_port(struct sw_sock *s, struct plan *p)
 }
 
 /* True: the SAN path is being tried. */
-static bool begin(struct sw_sock *s, const struct sockaddr *addr, socklen_t len, const struct sd_addr *peer)
+static bool begin(struct sw_sock *s, const struct sd_addr *peer)
 {
 	struct plan p;
 
@@ -220,8 +222,6 @@ static bool begin(struct sw_sock *s, const struct sockaddr *addr, socklen_t len,
 	s->role = SW_CLIENT;
 	s->san_only = p.san_only;
 	s->local = p.local;
-	memcpy(&s->peer_name, addr, len);
-	s->peer_name_len = len;
 	sw_options_apply(s);
 	sw_sock_set_state(s, SW_CONNECTING);
 	/* A blocking connect falls back by itself. */
@@ -301,7 +301,7 @@ static ssize_t connect_socket(struct sw_sock *s, const struct sockaddr *addr, so
 {
 	switch (s->state) {
 	case SW_IDLE:
-		return begin(s, addr, len, peer) ? wait_for_it(s, inside) : SW_NOT_OURS;
+		return begin(s, peer) ? wait_for_it(s, inside) : SW_NOT_OURS;
 	case SW_CONNECTING:
 		return s->nonblock ? -EALREADY : wait_for_it(s, inside);
 	case SW_CONNECTED:

@@ -387,6 +387,7 @@ static void sock_release(struct sw_sock *s)
 	list_remove(&s->work);
 	stat_remove(s);
 	close_shadow(s);
+	free(s->listeners);
 	free(s);
 }
 

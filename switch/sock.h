@@ -58,12 +58,10 @@ struct sw_sock {
 	enum sd_reason reason;
 	enum sw_role role;
 	struct pv_ep *ep;
-	struct pv_ep *listeners[SW_MAX_LISTENERS];
+	struct pv_ep **listeners; /* room for SW_MAX_LISTENERS; NULL: it never had any */
 	unsigned n_listeners;
 	int backlog;
 	struct sd_addr local, peer;
-	struct sockaddr_storage peer_name; /* connect()'s argument, for the fallback */
-	socklen_t peer_name_len;
 	struct list watchers; /* sw_epitem.by_target */
 	struct list waiters;  /* sw_link.node */
 	struct list work;     /* on sw_rt.work */
