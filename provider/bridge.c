@@ -301,6 +301,16 @@ static void on_full(struct bridge *b, struct wire *arrival)
 
 /* --- coupling --- */
 
+/* To what the user who has the connection is charged for. */
+static void limit(struct pv_ep *ep, uint32_t ring)
+{
+	struct pv_options o = PV_OPTIONS_NONE;
+
+	o.send_buffer = o.recv_buffer = ring;
+	if (ring)
+		ep->ops->set_options(ep, &o);
+}
+
 /* Couples what has connected, or was accepted, with the program's end. Closes all of it on an error. */
 static int couple(struct bridge *b, struct pv_ep *ep, const struct pv_shm_end *end)
 {
@@ -318,6 +328,7 @@ static int couple(struct bridge *b, struct pv_ep *ep, const struct pv_shm_end *e
 		ep->ops->close(ep, PV_CLOSE_ABORT);
 		return r;
 	}
+	limit(ep, end->ring);
 	couple_join(side[0], inner, side[1], ep);
 	b->made++;
 	return 0;

@@ -44,6 +44,9 @@ struct broker_call; /* a program that wants to be connected with another host */
 struct broker_outside {
 	size_t size; /* sizeof(struct broker_outside) */
 	void *ctx;
+	/* What it can buffer of a connection, in each direction and in bytes, when a user has few; and at
+	 * least. It is charged to whoever pays for the connection. */
+	uint32_t ring_max, ring_min;
 	/* 0: under way; broker_connected() or broker_refuse() follows, unless forget() comes first, which
 	 * gets *user. -errno, with *reason: no. */
 	int (*connect)(void *ctx, struct broker_call *call, const struct sd_addr *local,

@@ -86,6 +86,7 @@ static int give_end(const struct stream *s, unsigned i, int half, struct pv_shm_
 	*out = (struct pv_shm_end){.local = i ? s->peer : s->local,
 		.peer = i ? s->local : s->peer,
 		.end = i,
+		.ring = s->ring,
 		.fd = half,
 		.memory = fcntl(s->memory, F_DUPFD_CLOEXEC, 0)};
 	if (out->memory >= 0)
@@ -106,7 +107,6 @@ static int answer_call(struct broker *b, struct broker_call *call, struct stream
 	struct channel_message m;
 	int r;
 
-	s->path = CHANNEL_PATH_NET;
 	s->socket = call->socket;
 	call->socket = -1;
 	stream_hand_out(s, 0, CHANNEL_CONNECTED, half, &m);
@@ -123,7 +123,8 @@ int broker_connected(struct broker *b, struct broker_call *call, struct pv_shm_e
 	struct stream *s;
 	int half[2], r;
 
-	r = stream_make(b, b->netns, &call->wanted.local, &call->wanted.peer, call->client->uid, half, &s);
+	r = stream_make(b, CHANNEL_PATH_NET, b->netns, &call->wanted.local, &call->wanted.peer,
+		call->client->uid, half, &s);
 	if (r) {
 		broker_refuse(b, call, r, r == -EDQUOT ? SD_REASON_LIMIT_USER : SD_REASON_NO_MEMORY);
 		return r;
@@ -152,10 +153,9 @@ int broker_incoming(struct broker *b, const struct sd_addr *local, const struct 
 	if (r)
 		return r;
 	/* Nobody of this host has asked for it: who listens pays. */
-	r = stream_make(b, b->netns, peer, local, q->owner, half, &s);
+	r = stream_make(b, CHANNEL_PATH_NET, b->netns, peer, local, q->owner, half, &s);
 	if (r)
 		return r;
-	s->path = CHANNEL_PATH_NET;
 	r = stream_offer(b, s, q, half[1], now);
 	if (r) {
 		close(half[0]);

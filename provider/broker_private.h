@@ -156,7 +156,8 @@ struct stream {
 	 * when that end is gone, of the other. */
 	uid_t payer, heir;
 	bool paid;
-	uint64_t bytes; /* of its memory, when all is used; paid for, too */
+	uint64_t bytes; /* of its memory and the outside's, when all is used; paid for, too */
+	uint32_t ring;	/* of these, what the outside may have in each direction */
 	enum channel_path path;
 	int memory;
 	int socket; /* of end 0: it holds the port */
@@ -294,8 +295,8 @@ void stream_put_off(struct broker *b, struct stream *s, unsigned delay, uint64_t
 int stream_join(struct broker *b, const struct client *c, const struct channel_connect *m, int socket,
 	uint64_t now, struct channel_message *answer);
 /* A stream whose ends nobody has yet: half[i] are the caller's. It counts for payer. */
-int stream_make(struct broker *b, uint64_t netns, const struct sd_addr *local, const struct sd_addr *peer,
-	uid_t payer, int half[2], struct stream **out);
+int stream_make(struct broker *b, enum channel_path path, uint64_t netns, const struct sd_addr *local,
+	const struct sd_addr *peer, uid_t payer, int half[2], struct stream **out);
 /* Offers end 1, whose half is the stream's from then on. */
 int stream_offer(struct broker *b, struct stream *s, struct queue *q, int half, uint64_t now);
 /* Fills in the addresses and what names the end. */

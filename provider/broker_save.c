@@ -13,7 +13,7 @@
 #include "provider/broker_private.h"
 
 /* To be changed with the records below. */
-#define FORMAT 2u
+#define FORMAT 3u
 
 enum record { END, CLIENT, LISTENER, STREAM };
 
@@ -59,6 +59,8 @@ static void save_stream(struct sd_pack *p, const struct stream *s)
 	sd_pack_value(p, s->netns);
 	sd_pack_value(p, s->local);
 	sd_pack_value(p, s->peer);
+	sd_pack_value(p, s->bytes);
+	sd_pack_value(p, s->ring);
 	sd_pack_value(p, s->n_offers);
 	sd_pack_value(p, due);
 	sd_pack_fd(p, s->memory);
@@ -192,7 +194,6 @@ static void restore_end(struct broker *b, struct sd_unpack *u, struct stream *s,
 static void restore_stream(struct broker *b, struct sd_unpack *u, struct queue *q, uint64_t now)
 {
 	struct stream *s = stream_new(b);
-	struct stat st;
 	uint8_t due;
 	bool paid;
 
@@ -207,17 +208,17 @@ static void restore_stream(struct broker *b, struct sd_unpack *u, struct queue *
 	sd_unpack_value(u, s->netns);
 	sd_unpack_value(u, s->local);
 	sd_unpack_value(u, s->peer);
+	sd_unpack_value(u, s->bytes);
+	sd_unpack_value(u, s->ring);
 	sd_unpack_value(u, s->n_offers);
 	sd_unpack_value(u, due);
 	s->memory = sd_unpack_fd(u);
 	s->socket = sd_unpack_fd(u);
 	s->offered = sd_unpack_fd(u);
-	if (!sd_unpack_check(
-		    u, !(s->end[0].gone && s->end[1].gone) && s->memory >= 0 && !fstat(s->memory, &st))) {
+	if (!sd_unpack_check(u, !(s->end[0].gone && s->end[1].gone) && s->memory >= 0)) {
 		stream_free(b, s);
 		return;
 	}
-	s->bytes = (uint64_t)st.st_size;
 	if (paid)
 		stream_pay(b, s);
 	if (q) {

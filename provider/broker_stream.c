@@ -151,15 +151,29 @@ static int offer_to_somebody(struct broker *b, struct stream *s, uint64_t now)
 	return r ? r : offer(b, s, q, now);
 }
 
+/* Of a connection with another host: what the outside may buffer in each direction. */
+static uint32_t ring_of(const struct broker *b, enum channel_path path, unsigned max_class)
+{
+	const struct broker_outside *o = path == CHANNEL_PATH_NET ? b->cfg.outside : NULL;
+	uint32_t ring = o ? o->ring_max >> (b->cfg.max_class - max_class) : 0;
+
+	return o && ring < o->ring_min ? o->ring_min : ring;
+}
+
+static uint64_t memory_of(const struct broker *b, enum channel_path path, unsigned max_class)
+{
+	return segment_memory(max_class) + 2 * (uint64_t)ring_of(b, path, max_class);
+}
+
 /* What a user may have is shared by what it has: those with few connections have large rings, and whoever has
  * very many gets smaller ones before there are none. */
-static unsigned max_class_for(const struct broker *b, uid_t uid)
+static unsigned max_class_for(const struct broker *b, uid_t uid, enum channel_path path)
 {
 	uint64_t limit = ledger_limit_of(&b->ledger, uid).bytes, has = ledger_of(&b->ledger, uid).bytes;
 	uint64_t left = limit > has ? limit - has : 0;
 	unsigned most = b->cfg.max_class;
 
-	while (most && segment_memory(most) > left / PART)
+	while (most && memory_of(b, path, most) > left / PART)
 		most--;
 	return most;
 }
@@ -172,21 +186,23 @@ int stream_pay(struct broker *b, struct stream *s)
 	return r;
 }
 
-int stream_make(struct broker *b, uint64_t netns, const struct sd_addr *local, const struct sd_addr *peer,
-	uid_t payer, int half[2], struct stream **out)
+int stream_make(struct broker *b, enum channel_path path, uint64_t netns, const struct sd_addr *local,
+	const struct sd_addr *peer, uid_t payer, int half[2], struct stream **out)
 {
-	unsigned max_class = max_class_for(b, payer);
+	unsigned max_class = max_class_for(b, payer, path);
 	struct stream *s = stream_new(b);
 	int r;
 
 	half[0] = half[1] = -1;
 	if (!s)
 		return -ENOMEM;
+	s->path = path;
 	s->netns = netns;
 	s->local = *local;
 	s->peer = *peer;
+	s->ring = ring_of(b, path, max_class);
 	s->payer = s->heir = payer;
-	s->bytes = segment_memory(max_class);
+	s->bytes = memory_of(b, path, max_class);
 	r = stream_pay(b, s);
 	if (!r)
 		r = segment_create(local, peer, max_class, &s->memory);
@@ -224,7 +240,7 @@ int stream_join(struct broker *b, const struct client *c, const struct channel_c
 	if (!r && !is_permitted(b, true, q->program, &m->peer))
 		r = -EPERM;
 	if (!r)
-		r = stream_make(b, netns, &m->local, &m->peer, c->uid, half, &s);
+		r = stream_make(b, CHANNEL_PATH_SHM, netns, &m->local, &m->peer, c->uid, half, &s);
 	if (r)
 		return r;
 	r = stream_offer(b, s, q, half[1], now);

@@ -16,7 +16,7 @@
 /* All couples of one domain. */
 struct couples {
 	struct list all, due;
-	uint64_t n; /* of all */
+	uint64_t n;	 /* of all */
 	uint64_t parted; /* so many in all */
 	uint8_t *scratch;
 };

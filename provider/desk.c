@@ -269,24 +269,26 @@ uint64_t desk_save_format(void)
 
 /* --- life --- */
 
-int desk_open(unsigned n_engines, bool bell, struct desk **out)
+int desk_open(const struct desk_config *cfg, struct desk **out)
 {
 	struct desk *d;
 	int r;
 
-	if (!n_engines || n_engines > DESK_ENGINES)
+	if (cfg->size != sizeof *cfg || !cfg->n_engines || cfg->n_engines > DESK_ENGINES)
 		return -EINVAL;
 	d = calloc(1, sizeof *d);
 	if (!d)
 		return -ENOMEM;
-	r = post_open(&d->post, bell);
+	r = post_open(&d->post, cfg->bell);
 	if (r) {
 		free(d);
 		return r;
 	}
-	d->n_engines = n_engines;
+	d->n_engines = cfg->n_engines;
 	d->outside = (struct broker_outside){.size = sizeof d->outside,
 		.ctx = d,
+		.ring_max = cfg->ring_max,
+		.ring_min = cfg->ring_min,
 		.connect = desk_connect,
 		.forget = desk_forget,
 		.listen = desk_listen,

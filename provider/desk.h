@@ -14,8 +14,15 @@
 
 struct desk;
 
-/* bell: bridges write in other threads. -EINVAL, -ENOMEM, -EMFILE. */
-int desk_open(unsigned n_engines, bool bell, struct desk **out);
+struct desk_config {
+	size_t size; /* sizeof(struct desk_config) */
+	unsigned n_engines;
+	bool bell;		     /* bridges write in other threads */
+	uint32_t ring_max, ring_min; /* what an engine may buffer (broker_outside) */
+};
+
+/* -EINVAL, -ENOMEM, -EMFILE. */
+int desk_open(const struct desk_config *cfg, struct desk **out);
 /* Where the letters of engine i's bridge go. */
 void desk_set_bridge(struct desk *d, unsigned i, struct post *letters);
 /* Where theirs go; its bell ends the sleep of this thread. */

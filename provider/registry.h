@@ -76,6 +76,7 @@ int pv_shm_open(const char *path, pv_ready_fn *ready, struct pv **out);
 /* An end that needs no asking: the daemon's own. */
 struct pv_shm_end {
 	struct sd_addr local, peer;
+	uint32_t ring;	/* what its other side may buffer in each direction, in bytes; 0: what it likes */
 	unsigned end;	/* 0: it has connected, 1: it accepts with this */
 	int memory, fd; /* as in channel.h, fd: the end; the callee's, also when it fails */
 };

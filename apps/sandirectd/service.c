@@ -96,11 +96,17 @@ static int open_worker(struct service *s, struct worker *w)
 /* One for each core; without ports there is nothing for more than one to do. */
 static int open_workers(struct service *s)
 {
-	unsigned n = s->cfg.cfg->n_ports && s->cfg.cfg->cores.n ? s->cfg.cfg->cores.n : 1;
+	const struct cfg *c = s->cfg.cfg;
+	unsigned n = c->n_ports && c->cores.n ? c->cores.n : 1;
+	const struct desk_config dc = {.size = sizeof dc,
+		.n_engines = n,
+		.bell = n > 1,
+		.ring_max = c->ring_max,
+		.ring_min = c->ring_min};
 	int r = n > 1 ? pv_ether_crew_open(n, &s->crew) : 0;
 
-	if (!r && s->cfg.cfg->n_ports)
-		r = desk_open(n, n > 1, &s->desk);
+	if (!r && c->n_ports)
+		r = desk_open(&dc, &s->desk);
 	if (r)
 		sd_error("cannot start: %s", strerror(-r));
 	while (!r && s->n_workers < n)

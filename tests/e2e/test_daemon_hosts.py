@@ -107,6 +107,31 @@ def a_silent_host_is_waited_for():
         check(KERNEL_ONLY or lab.stat(near)["by_reason"] == {"SAN": 1}, f"inside the host: {lab.stat(near)}")
 
 
+@scenario
+def memory_is_charged():
+    """What a daemon may have to buffer for a user's connections with other hosts has a limit, beyond which they are TCP's."""
+    with Lab("udp", mode="daemon") as lab:
+        pid = lab.daemon_pid("h2")
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: lab.daemon_pid("h2") is None, 10, "the daemon has ended")
+        lab.start_daemon("h2", "--max-memory", "64M").until_error("ready at")
+        lab.peer("h1", "serve", lab.address("h1"), PORT).until_listening(PORT, san=False)
+        p = lab.peer("h2", "ask", lab.address("h1"), PORT, "--hold", "--times", 700, "--bytes", 2000, stdin=subprocess.PIPE)
+        p.until_line("holding", 60)
+        if not KERNEL_ONLY:
+            found = lab.stat(p)["by_reason"]
+            say(f"{found}")
+            equal(set(found), {"SAN", "LIMIT_USER"}, "how they went")
+            check(100 < found["SAN"] < 500, f"{found}")
+        p.tell("go")
+        p.wait(60)
+        equal(p.output().count('"same": true'), 700, "answers")
+        # It was given back.
+        p = lab.peer("h2", "ask", lab.address("h1"), PORT, "--times", 50, "--hold", stdin=subprocess.PIPE)
+        p.until_line("holding", 60)
+        check(KERNEL_ONLY or lab.stat(p)["by_reason"] == {"SAN": 50}, f"{lab.stat(p)}")
+
+
 # --- the kernel beside ---
 
 def pings(lab, count=5):

@@ -15,6 +15,7 @@
 
 #define ENGINES 3
 
+static const struct desk_config config = {.size = sizeof config, .n_engines = ENGINES, .bell = true};
 static struct desk *d;
 static struct post bridge[ENGINES];
 
@@ -75,7 +76,7 @@ static int start(void **state)
 {
 	connected = was_refused = NULL;
 	connect_result = incoming_result = 0;
-	assert_int_equal(desk_open(ENGINES, true, &d), 0);
+	assert_int_equal(desk_open(&config, &d), 0);
 	for (unsigned i = 0; i < ENGINES; i++) {
 		assert_int_equal(post_open(&bridge[i], true), 0);
 		desk_set_bridge(d, i, &bridge[i]);
@@ -278,7 +279,7 @@ static void handed_over(void **state)
 	l = read_one(1, LETTER_CONNECT);
 	desk_save(d, &saved);
 	assert_false(saved.failed);
-	assert_int_equal(desk_open(ENGINES, true, &d), 0);
+	assert_int_equal(desk_open(&config, &d), 0);
 	u = (struct sd_unpack){saved.data, saved.data + saved.len};
 	assert_int_equal(desk_restore(d, NULL, &u), 0);
 	for (unsigned i = 0; i < ENGINES; i++)
@@ -297,7 +298,7 @@ static void handed_over(void **state)
 	for (size_t n = 0; n < saved.len; n++) {
 		struct desk *cut;
 
-		assert_int_equal(desk_open(ENGINES, false, &cut), 0);
+		assert_int_equal(desk_open(&config, &cut), 0);
 		u = (struct sd_unpack){saved.data, saved.data + n};
 		assert_int_equal(desk_restore(cut, NULL, &u), -EPROTO);
 		desk_close(cut);

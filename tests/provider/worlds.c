@@ -194,6 +194,7 @@ static int daemon_open(struct daemon_host *h, struct pv_domain **d, struct bridg
 		.find_timeout_ns = SD_S,
 		.connect_timeout_ns = 4 * SD_S,
 		.dead_timeout_ns = 10 * SD_S};
+	const struct desk_config desk = {.size = sizeof desk, .n_engines = 1};
 	struct bridge_config bridging = {.size = sizeof bridging};
 	struct pv *ether, *shm;
 	int fd;
@@ -203,7 +204,7 @@ static int daemon_open(struct daemon_host *h, struct pv_domain **d, struct bridg
 	strcpy(a.sun_path, h->path);
 	if (pv_domain_open(&dc, d) || !pv_enter(*d) || pv_ether_open(&ec, pv_upcall, &ether) ||
 		pv_shm_open("", pv_upcall, &shm) || pv_domain_add(*d, shm) || pv_domain_add(*d, ether) ||
-		ether->ops->start(ether) != SD_REASON_SAN || desk_open(1, false, &h->desk))
+		ether->ops->start(ether) != SD_REASON_SAN || desk_open(&desk, &h->desk))
 		return -1;
 	bridging.san = ether;
 	bridging.shm = shm;
