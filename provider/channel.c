@@ -4,10 +4,8 @@
 #include "provider/channel.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -350,18 +348,18 @@ int channel_recv(int fd, struct channel_message *m)
 /* In the abstract namespace. */
 #define END_PREFIX     "\0sandirect-end/"
 #define END_PREFIX_LEN (sizeof END_PREFIX - 1)
+#define END_DIGITS     7 /* the kernel takes 32 bytes for such a name, for the next longer one 64 */
 
 int channel_name_end(int fd, uint64_t number)
 {
+	static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+-";
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	int n;
+	char *at = a.sun_path + END_PREFIX_LEN;
 
 	memcpy(a.sun_path, END_PREFIX, END_PREFIX_LEN);
-	n = snprintf(a.sun_path + END_PREFIX_LEN, sizeof a.sun_path - END_PREFIX_LEN, "%016" PRIx64, number);
-	return bind(fd, (struct sockaddr *)&a,
-		       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + END_PREFIX_LEN + (size_t)n))
-		       ? -errno
-		       : 0;
+	for (unsigned i = 0; i < END_DIGITS; i++, number /= 64)
+		*at++ = digits[number % 64];
+	return bind(fd, (struct sockaddr *)&a, (socklen_t)(at - (char *)&a)) ? -errno : 0;
 }
 
 bool channel_is_end(int fd)

@@ -153,8 +153,8 @@ struct channel_waste {
 };
 /* channel_recv(), which closes nothing itself; w may be NULL. */
 int channel_recv_for(int fd, struct channel_message *m, const struct channel_waste *w);
-/* Gives an end a name, by which it is known wherever it gets to, and which is another's when it is gone at
- * the earliest: -EADDRINUSE until then. */
+/* Gives an end a name made of 42 bits of the number, by which it is known wherever it gets to, and which is
+ * another's when it is gone at the earliest: -EADDRINUSE until then. */
 int channel_name_end(int fd, uint64_t number);
 /* Does fd look like an end? Who has given it its looks is for the daemon to say (ADOPT). errno stays. */
 bool channel_is_end(int fd);
