@@ -114,12 +114,12 @@ static int open_workers(struct service *s)
 	return r;
 }
 
-/* Nobody has taken over after all. A port that is not to be had at once may be a moment later. */
 static int resume_ports(struct worker *w, void *arg)
 {
 	return bridge_resume(w->bridge) ? 0 : -EIO;
 }
 
+/* Nobody has taken over after all. A port that is not to be had at once may be a moment later. */
 static void open_ports_again(struct service *s)
 {
 	uint64_t now = sd_clock_ns();
