@@ -41,12 +41,12 @@ static struct list *bucket(struct broker *b, uint64_t cookie)
 	return &b->streams[cookie & (BROKER_BUCKETS - 1)];
 }
 
-static struct end *find(struct broker *b, uint64_t cookie)
+struct end *end_of_cookie(struct broker *b, uint64_t cookie)
 {
 	list_for_each (it, bucket(b, cookie)) {
 		struct end *e = container_of(it, struct end, hash);
 
-		if (e->cookie == cookie)
+		if (cookie && e->cookie == cookie)
 			return e;
 	}
 	return NULL;
@@ -55,14 +55,7 @@ static struct end *find(struct broker *b, uint64_t cookie)
 struct end *end_at(struct broker *b, int fd)
 {
 	/* A number that no socket of the program's own making has. */
-	uint64_t cookie = cookie_of(fd);
-
-	return cookie ? find(b, cookie) : NULL;
-}
-
-struct end *end_of_cookie(struct broker *b, uint64_t cookie)
-{
-	return cookie ? find(b, cookie) : NULL;
+	return end_of_cookie(b, cookie_of(fd));
 }
 
 /* --- doubting --- */
@@ -234,7 +227,7 @@ void end_add(struct broker *b, struct stream *s, unsigned i)
 static void saw(void *ctx, uint64_t cookie)
 {
 	struct broker *b = ctx;
-	struct end *e = find(b, cookie);
+	struct end *e = end_of_cookie(b, cookie);
 
 	if (e && !e->doubted)
 		trust(b, e);
