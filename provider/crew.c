@@ -10,9 +10,15 @@
 
 _Static_assert(TP_ENGINES == PORT_SHARE_MAX, "an engine for each user of a port");
 
+int crew_draw_secrets(uint64_t seed[4], uint8_t node_key[16])
+{
+	return getrandom(seed, 32, 0) == 32 && getrandom(node_key, 16, 0) == 16 ? 0 : -EIO;
+}
+
 int pv_ether_crew_open(unsigned n, struct pv_ether_crew **out)
 {
 	struct pv_ether_crew *c;
+	int r;
 
 	if (!n || n > TP_ENGINES)
 		return -EINVAL;
@@ -20,10 +26,10 @@ int pv_ether_crew_open(unsigned n, struct pv_ether_crew **out)
 	if (!c)
 		return -ENOMEM;
 	c->n = n;
-	if (getrandom(c->seed, sizeof c->seed, 0) != sizeof c->seed ||
-		getrandom(c->node_key, sizeof c->node_key, 0) != sizeof c->node_key) {
+	r = crew_draw_secrets(c->seed, c->node_key);
+	if (r) {
 		free(c);
-		return -EIO;
+		return r;
 	}
 	*out = c;
 	return 0;
@@ -36,7 +42,11 @@ void pv_ether_crew_close(struct pv_ether_crew *c)
 
 uint64_t pv_ether_crew_handed(const struct pv_ether_crew *c)
 {
-	return crew_handed(c);
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < ENGINE_MAX_PORTS && c->first[i]; i++)
+		n += port_share_handed(c->first[i]);
+	return n;
 }
 
 /* --- whom a frame is for --- */
@@ -86,13 +96,4 @@ void crew_close_ports(struct pv_ether_crew *c)
 			c->waiting[i][m] = NULL;
 		}
 	}
-}
-
-uint64_t crew_handed(const struct pv_ether_crew *c)
-{
-	uint64_t n = 0;
-
-	for (unsigned i = 0; i < ENGINE_MAX_PORTS && c->first[i]; i++)
-		n += port_share_handed(c->first[i]);
-	return n;
 }

@@ -27,7 +27,7 @@ int crew_share(struct pv_ether_crew *c, unsigned index, struct port **port);
 int crew_fetch(struct pv_ether_crew *c, unsigned index, unsigned member, struct port **port);
 /* Member 0 closes its ports: what was not fetched is closed. */
 void crew_close_ports(struct pv_ether_crew *c);
-/* How many frames member 0 has handed to others. */
-uint64_t crew_handed(const struct pv_ether_crew *c);
+/* Fresh ones, for a crew or for a transport that is alone. -EIO. */
+int crew_draw_secrets(uint64_t seed[4], uint8_t node_key[16]);
 
 #endif

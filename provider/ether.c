@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -309,10 +308,7 @@ static int choose_secrets(const struct ether *x, struct tp_config *tc)
 		tc->engine = (uint8_t)x->cfg.member;
 		return 0;
 	}
-	return getrandom(tc->seed, sizeof tc->seed, 0) == sizeof tc->seed &&
-			       getrandom(tc->node_key, sizeof tc->node_key, 0) == sizeof tc->node_key
-		       ? 0
-		       : -EIO;
+	return crew_draw_secrets(tc->seed, tc->node_key);
 }
 
 static int open_transport(struct ether *x)
@@ -562,7 +558,7 @@ static unsigned handed_over(struct ether *x)
 {
 	uint64_t before = x->handed;
 
-	x->handed = crew_handed(x->cfg.crew);
+	x->handed = pv_ether_crew_handed(x->cfg.crew);
 	return (unsigned)(x->handed - before);
 }
 
