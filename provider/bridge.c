@@ -46,8 +46,8 @@ struct wire {
 	struct letter *letter; /* for its answer; NULL: that is on its way */
 	/* a listener */
 	struct sd_addr local;
-	unsigned n_arrivals;
-	bool full; /* one of them has found no room */
+	unsigned n_arrivals, most; /* of these at once: its backlog, or TURN */
+	bool full;		   /* one of them has found no room */
 	/* an arrival */
 	struct wire *listener; /* NULL: is no more */
 	bool waits;	       /* for room */
@@ -222,6 +222,12 @@ static void on_room(struct bridge *b, const struct sd_addr *local)
 	is_due(&w->upcall, PV_IN);
 }
 
+/* Those whose user the desk is being asked for come on top of what waits: not more than may wait anyway. */
+static void set_most(struct wire *listener, unsigned backlog)
+{
+	listener->most = backlog < 1 ? 1 : backlog < TURN ? backlog : TURN;
+}
+
 static void on_listen(struct bridge *b, const struct sd_addr *local, unsigned backlog)
 {
 	struct wire *w = listener_at(b, local);
@@ -229,6 +235,7 @@ static void on_listen(struct bridge *b, const struct sd_addr *local, unsigned ba
 
 	if (w) {
 		w->ep->ops->set_backlog(w->ep, backlog);
+		set_most(w, backlog);
 		on_room(b, local);
 		return;
 	}
@@ -236,8 +243,10 @@ static void on_listen(struct bridge *b, const struct sd_addr *local, unsigned ba
 		return;
 	w = wire_new(b, WIRE_LISTENER, &b->listeners);
 	r = w ? b->san->ops->listen(b->san, -1, local, backlog, &w->upcall, &w->ep) : -ENOMEM;
-	if (w)
+	if (w) {
 		w->local = *local;
+		set_most(w, backlog);
+	}
 	if (!r)
 		return;
 	sd_warn("port %u is not listened on for other hosts: %s", local->port, strerror(-r));
@@ -268,7 +277,7 @@ static void on_unlisten(struct bridge *b, const struct sd_addr *local)
 /* What finds no room waits in the backlog of the wire, which refuses what is too much. */
 static void accept_all(struct bridge *b, struct wire *listener)
 {
-	while (!listener->full && listener->n_arrivals < TURN) {
+	while (!listener->full && listener->n_arrivals < listener->most) {
 		struct wire *w = wire_new(b, WIRE_ARRIVAL, &b->arrivals);
 
 		if (!w)
