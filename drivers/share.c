@@ -16,7 +16,11 @@
 
 #include "base/fd.h"
 
-#define RING	  1024u /* a power of two */
+#define RING 512u /* a power of two */
+/* Of the port's receive buffers, which are as many at least as a ring has, those that do not receive may have
+ * these together: one that is slow keeps nobody else's frames out. */
+#define MOST	  384u
+#define MOST_EACH 32u /* at least */
 #define BURST	  32u
 #define COPIES	  32u  /* of each user */
 #define COPY_SIZE 512u /* what is for several is short */
@@ -47,6 +51,7 @@ struct share {
 	struct port *inner;
 	pthread_mutex_t lock; /* of inner; a sleeper's, as looking after the link may take long */
 	unsigned n;
+	uint32_t most; /* frames that are under way to one user */
 	_Atomic unsigned n_open;
 	port_share_steer *steer;
 	void *ctx;
@@ -145,7 +150,7 @@ static void reclaim_all(struct share *s)
 static bool hand_over(struct user *u, const struct port_frame *f)
 {
 	/* All of them may be on their way back at once. */
-	if (u->under_way == RING || !put(&u->in, f)) {
+	if (u->under_way >= u->share->most || !put(&u->in, f)) {
 		atomic_fetch_add_explicit(&u->missed, 1, memory_order_relaxed);
 		return false;
 	}
@@ -486,6 +491,7 @@ int port_share_open(struct port *inner, unsigned n, port_share_steer *steer, voi
 	pthread_mutexattr_destroy(&attributes);
 	s->inner = inner;
 	s->n = n;
+	s->most = MOST / (n > 1 ? n - 1 : 1) > MOST_EACH ? MOST / (n > 1 ? n - 1 : 1) : MOST_EACH;
 	atomic_init(&s->n_open, n);
 	s->steer = steer;
 	s->ctx = ctx;
