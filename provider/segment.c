@@ -44,6 +44,7 @@
 #define LOCK_PAUSE_NS	      50000
 #define LOCK_PATIENCE	      (2 * SD_S)
 #define LOCK_PATIENCE_HEARSAY SD_MS
+#define LOCK_FORGIVEN	      (60 * SD_S)
 
 #define LINE _Alignas(64)
 
@@ -144,12 +145,36 @@ static bool is_dead(uint32_t pid)
 	return !waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid == (pid_t)pid;
 }
 
+/* How long to wait for it. Where that was in vain it is a lie most times, and whoever lies does so at each
+ * connection that it has with this process: the next waits are shorter, until there was none for long. */
+static _Atomic unsigned waited_in_vain;
+static _Atomic uint64_t last_in_vain;
+
+static uint64_t patience(const struct segment *s, uint64_t now)
+{
+	unsigned n = waited_in_vain;
+
+	if (!s->shared)
+		return LOCK_PATIENCE_HEARSAY;
+	if (n && now - last_in_vain > LOCK_FORGIVEN)
+		n = waited_in_vain = 0;
+	return n < 10 && LOCK_PATIENCE >> n > LOCK_PATIENCE_HEARSAY ? LOCK_PATIENCE >> n
+								    : LOCK_PATIENCE_HEARSAY;
+}
+
+static int in_vain(uint64_t now)
+{
+	waited_in_vain++;
+	last_in_vain = now;
+	return -EPROTO;
+}
+
 /* Our process number, which unlock() wants; -EPROTO: a live process never leaves, or so it is said. */
 static __attribute__((noinline)) int lock(const struct segment *s)
 {
 	_Atomic uint32_t *word = &ours(s)->lock;
 	uint32_t me = s->me, owner;
-	uint64_t until = 0;
+	uint64_t until = 0, now;
 
 	for (unsigned i = 0;; i++) {
 		owner = 0;
@@ -165,10 +190,11 @@ static __attribute__((noinline)) int lock(const struct segment *s)
 			__builtin_ia32_pause();
 			continue;
 		}
+		now = sd_clock_ns();
 		if (!until)
-			until = sd_clock_ns() + (s->shared ? LOCK_PATIENCE : LOCK_PATIENCE_HEARSAY);
-		else if (sd_clock_ns() > until)
-			return -EPROTO;
+			until = now + patience(s, now);
+		else if (now > until)
+			return in_vain(now);
 		if (i < LOCK_SPINS + LOCK_YIELDS)
 			sched_yield();
 		else

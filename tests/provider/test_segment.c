@@ -814,6 +814,26 @@ static void a_lock_that_is_never_given_up_ends_the_connection(void **state)
 	assert_int_equal(outcome(child), 1000 + SIGKILL);
 }
 
+/* The other end can write that word, at each of its connections: they do not add up. */
+static void a_lie_is_not_waited_for_again_and_again(void **state)
+{
+	uint64_t start = sd_clock_ns();
+
+	for (unsigned i = 0; i < 20; i++) {
+		pid_t child;
+
+		make(0);
+		segment_share(&end[0]);
+		child = hold_the_lock(&end[0]);
+		assert_int_equal(put(&end[0], 100), -EPROTO);
+		kill(child, SIGKILL);
+		outcome(child);
+		teardown(NULL);
+	}
+	make(0);
+	assert_true(sd_clock_ns() - start < 8 * SD_S);
+}
+
 /* Writers die anywhere; those that are left go on, and what was read is whole. */
 static void killed_writers_leave_whole_records(void **state)
 {
@@ -1283,6 +1303,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_lock_of_the_dead_is_taken, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_lock_that_is_never_given_up_ends_the_connection, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_lie_is_not_waited_for_again_and_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(killed_writers_leave_whole_records, setup, teardown),
 		cmocka_unit_test_setup_teardown(trim_gives_memory_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_our_own_are_opened, setup, teardown),
