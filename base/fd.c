@@ -4,11 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "base/thread.h"
 
 #define FLOOR 512
 
@@ -39,6 +42,36 @@ void sd_fd_close(int *fd)
 	if (*fd >= 0)
 		syscall(SYS_close, *fd);
 	*fd = -1;
+}
+
+struct heap {
+	unsigned n;
+	int fds[];
+};
+
+static void *close_heap(void *arg)
+{
+	struct heap *h = arg;
+
+	for (unsigned i = 0; i < h->n; i++)
+		syscall(SYS_close, h->fds[i]);
+	free(h);
+	return NULL;
+}
+
+void sd_fd_close_apart(const int *fds, unsigned n)
+{
+	struct heap *h = malloc(sizeof *h + n * sizeof *fds);
+
+	if (h) {
+		h->n = n;
+		memcpy(h->fds, fds, n * sizeof *fds);
+	}
+	if (h && !sd_thread_apart(close_heap, h))
+		return;
+	free(h);
+	for (unsigned i = 0; i < n; i++)
+		syscall(SYS_close, fds[i]);
 }
 
 ssize_t sd_fd_send(int to, const void *bytes, size_t len, const int *fds, unsigned n)

@@ -17,6 +17,9 @@ int sd_fd_raise(int fd);
 /* Sends bytes with n descriptors beside them by a UNIX socket, without a wait or a signal. As sendmsg(2). */
 ssize_t sd_fd_send(int to, const void *bytes, size_t len, const int *fds, unsigned n);
 
+/* Closes descriptors that somebody else has prepared, which may take any time, and does not wait for it. */
+void sd_fd_close_apart(const int *fds, unsigned n);
+
 /* Closes *fd, if there is one, and leaves -1. */
 void sd_fd_close(int *fd);
 

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -196,6 +197,7 @@ static void ask(struct bridge *b, struct wire *arrival)
 	arrival->ep->ops->info(arrival->ep, &info);
 	l->local = info.local;
 	l->peer = info.peer;
+	l->at = arrival->local;
 	l->wire = arrival;
 	tell(b, l, LETTER_INCOMING);
 }
@@ -215,6 +217,7 @@ static void on_room(struct bridge *b, const struct sd_addr *local)
 {
 	struct wire *w = listener_at(b, local);
 
+	ask_again(b, NULL);
 	if (!w)
 		return;
 	w->full = false;
@@ -483,10 +486,24 @@ static int restore_arrival(struct bridge *b, struct sd_unpack *u)
 	return restore_wire(b, u, w);
 }
 
+/* The program's side. *inner NULL: it has spoilt its memory, or is gone and the broker has heard of that
+ * first, which is nobody else's matter. */
+static int restore_inner(struct bridge *b, struct broker *broker, int fd, struct pv_ep **inner)
+{
+	struct pv_shm_end end;
+	int r = broker_end_again(broker, fd, &end);
+
+	*inner = NULL;
+	if (!r)
+		r = pv_shm_attach(b->shm, &end, NULL, inner);
+	else if (r == -ENOENT)
+		close(fd);
+	return r == -ENOENT || r == -EPROTO ? 0 : r;
+}
+
 static int restore_couple(struct bridge *b, struct broker *broker, struct sd_unpack *u)
 {
 	struct couple_side *side[2];
-	struct pv_shm_end end;
 	struct pv_ep *inner, *outer;
 	int fd = sd_unpack_fd(u), r = couple_new(&b->couples, side);
 
@@ -496,11 +513,9 @@ static int restore_couple(struct bridge *b, struct broker *broker, struct sd_unp
 	}
 	r = fd < 0 ? -EPROTO : couple_restore(side[0], u);
 	if (!r)
-		r = broker_end_again(broker, fd, &end);
+		r = restore_inner(b, broker, fd, &inner);
 	else
 		sd_fd_close(&fd);
-	if (!r)
-		r = pv_shm_attach(b->shm, &end, NULL, &inner);
 	if (r) {
 		couple_free(side[0]);
 		return r;
@@ -508,7 +523,12 @@ static int restore_couple(struct bridge *b, struct broker *broker, struct sd_unp
 	r = pv_ether_restore_ep(b->san, u, NULL, &outer);
 	if (r) /* inner stays as it is: to close it would tell the program, who has another to serve it */
 		return r;
-	couple_join(side[0], inner, side[1], outer);
+	if (inner) {
+		couple_join(side[0], inner, side[1], outer);
+	} else {
+		outer->ops->close(outer, PV_CLOSE_ABORT);
+		couple_free(side[0]);
+	}
 	return 0;
 }
 
@@ -549,6 +569,11 @@ uint64_t bridge_save_format(void)
 }
 
 /* --- all of it --- */
+
+bool bridge_is_busy(const struct bridge *b)
+{
+	return !list_empty(&b->due) || !list_empty(&b->couples.due);
+}
 
 /* The broker sees our ends go by itself, but later. */
 static void tell_parted(struct bridge *b)

@@ -39,6 +39,8 @@ struct post *bridge_post(struct bridge *b);
 void bridge_close(struct bridge *b);
 /* Does what there is to do; returns how much. */
 unsigned bridge_progress(struct bridge *b);
+/* Is there something to do that nobody rings for? Before sleep. */
+bool bridge_is_busy(const struct bridge *b);
 /* Reads its letters, and nothing else. */
 unsigned bridge_read(struct bridge *b);
 /* Any thread. */

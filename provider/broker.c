@@ -27,7 +27,7 @@
 #endif
 
 /* Answers that a program has not read: some tens. It is heard again when most of them are. */
-#define ANSWER_BYTES (32 * 1024)
+#define ANSWER_BYTES (16 * 1024)
 #define UNREAD_BYTES (ANSWER_BYTES / 2)
 #define STALLED_NS   (30 * SD_S)
 /* A program that has hung up is ending, most times: all that it had is closed soon. */
@@ -54,13 +54,14 @@ void watch_end(struct broker *b, struct watch *w)
 	w->fd = -1;
 }
 
-void watch_drain(struct watch *w)
+bool watch_drain(struct broker *b, struct watch *w, uid_t uid)
 {
-	char waste[64];
+	const struct waste waste = waste_of(b, uid);
+	int n;
 
-	/* A read ends where descriptors are, and then there may be more. */
-	while (recv(w->fd, waste, sizeof waste, MSG_DONTWAIT) > 0)
+	while ((n = channel_take_rings(w->fd, SIZE_MAX, &waste.channel)) > 0)
 		;
+	return n != -EBADMSG;
 }
 
 void watch_refuse_fds(int fd)
@@ -280,6 +281,9 @@ static bool on_message(struct broker *b, struct client *c, struct channel_messag
 		b->stats.bad_messages++;
 		return false;
 	}
+	/* A program that has hung up uses kernel TCP by now: nobody would be at the other end. */
+	if (c->hung_up && m->type != CHANNEL_CLOSED)
+		return true;
 	switch (m->type) {
 	case CHANNEL_HELLO:
 		return on_hello(b, c, m);
@@ -317,7 +321,7 @@ static unsigned serve(struct broker *b, struct client *c, uint64_t now)
 	bool ok;
 	int r;
 
-	while (n < TURN) {
+	while (n < TURN && reads_answers(c)) {
 		if (c->n_calls >= BROKER_CALLS) {
 			c->waits = true;
 			watch_for(b, &c->watch, 0);
@@ -343,6 +347,7 @@ static unsigned on_client(struct broker *b, struct client *c, uint32_t events, u
 {
 	bool reads = reads_answers(c);
 
+	c->hung_up |= (events & EPOLLHUP) != 0;
 	if ((!reads || c->waits) && events & (EPOLLHUP | EPOLLERR)) {
 		client_free(b, c);
 		return 1;
@@ -376,8 +381,9 @@ static void on_lease(struct broker *b, struct lease *l, uint32_t events, uint64_
 {
 	struct queue *q = l->queue;
 
-	if (events & EPOLLIN)
-		watch_drain(&l->watch);
+	/* Who passes descriptors by it is up to no good. */
+	if (events & EPOLLIN && !watch_drain(b, &l->watch, l->uid))
+		events |= EPOLLERR;
 	if (!(events & (EPOLLHUP | EPOLLERR)))
 		return;
 	/* It may have told what it accepted, and then closed its socket. */
@@ -446,10 +452,10 @@ unsigned broker_progress(struct broker *b, uint64_t now)
 	for (int i = 0; i < n; i++)
 		work += on_event(b, ev[i].data.ptr, ev[i].events, now);
 	/* That a connection was accepted is among the events: not before all of them have been seen. */
-	if (due && n < EVENTS) {
+	if (due && n < EVENTS)
 		streams_timeout(b, now);
+	if (due)
 		give_up_stalled(b, now);
-	}
 	work += ends_progress(b, now);
 	bury(b);
 	if (!list_empty(&b->waste))
@@ -465,6 +471,14 @@ uint64_t broker_deadline(const struct broker *b)
 	for (unsigned i = 0; i < sizeof at / sizeof *at; i++)
 		first = at[i] < first ? at[i] : first;
 	return first;
+}
+
+void broker_permits_changed(struct broker *b)
+{
+	for (unsigned i = 0; i < BROKER_BUCKETS; i++) {
+		list_for_each (it, &b->listeners[i])
+			listener_tell_outside(b, container_of(it, struct listener, node));
+	}
 }
 
 int broker_fd(const struct broker *b)

@@ -52,8 +52,8 @@ struct broker_outside {
 	int (*connect)(void *ctx, struct broker_call *call, const struct sd_addr *local,
 		const struct sd_addr *peer, enum sd_reason *reason, void **user);
 	void (*forget)(void *ctx, void *user); /* the program is gone, and so is the call */
-	/* Somebody has begun to listen there, has another backlog, or has room in it again; nobody listens
-	 * there any more. */
+	/* Somebody has begun to listen there, has another backlog, or has room in it again (local NULL:
+	 * perhaps; something has been given back that was short); nobody listens there any more. */
 	void (*listen)(void *ctx, const struct sd_addr *local, unsigned backlog);
 	void (*room)(void *ctx, const struct sd_addr *local);
 	void (*unlisten)(void *ctx, const struct sd_addr *local);
@@ -126,8 +126,11 @@ void broker_end_closed(struct broker *b);
 int broker_connected(struct broker *b, struct broker_call *call, struct pv_shm_end *end);
 /* It is not; the call is over. */
 void broker_refuse(struct broker *b, struct broker_call *call, int error, enum sd_reason reason);
-/* Another host's peer has connected to local: its end. -ECONNREFUSED: nobody listens there; -EAGAIN: their
- * backlog is full. */
+/* The rules have changed. */
+void broker_permits_changed(struct broker *b);
+/* Another host's peer has connected to local: its end. -ECONNREFUSED: nobody listens there; -EPERM; -EAGAIN:
+ * their backlog is full; -EDQUOT, -ENOMEM, -EMFILE, -ENFILE. After the latter four and -EAGAIN room() tells
+ * when to try again. */
 int broker_incoming(struct broker *b, const struct sd_addr *local, const struct sd_addr *peer, uint64_t now,
 	struct pv_shm_end *end);
 

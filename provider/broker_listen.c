@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -42,6 +43,15 @@ bool is_bound_to(int socket, const struct sd_addr *name)
 	/* :: takes IPv4 too, unless it is told not to. */
 	return own.family == name->family ||
 	       (own.family == 6 && int_option(socket, IPPROTO_IPV6, IPV6_V6ONLY) == 0);
+}
+
+bool is_idle_at(int socket, const struct sd_addr *name)
+{
+	struct tcp_info info = {.tcpi_state = TCP_CLOSE};
+	socklen_t len = sizeof info;
+
+	return is_bound_to(socket, name) && !getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &len) &&
+	       info.tcpi_state == TCP_CLOSE;
 }
 
 /* --- listeners --- */
@@ -140,13 +150,16 @@ static const struct queue *true_queue(const struct listener *l, uint64_t cookie)
 	return NULL;
 }
 
-/* 0; -EAGAIN: there was none; -ECONNRESET: it has been shut down. */
+/* 0; -EAGAIN: there was none; -ECONNRESET: it has been shut down, or is not to be heard any more. */
 static int hear_one(struct broker *b, struct queue *q)
 {
 	const struct waste w = waste_of(b, q->owner);
 	struct channel_message m;
-	int r = channel_recv_for(q->watch.fd, &m, &w.channel);
+	int r;
 
+	if (waste_is_too_much(b, q->owner))
+		return -ECONNRESET;
+	r = channel_recv_for(q->watch.fd, &m, &w.channel);
 	if (!r && m.type == CHANNEL_BACKLOG)
 		queue_set_backlog(b, q, m.backlog.backlog);
 	else if (!r && m.type == CHANNEL_ACCEPTED)
@@ -209,11 +222,39 @@ static uint32_t limited(uint32_t backlog)
 	return backlog < BACKLOG_MAX ? backlog : BACKLOG_MAX;
 }
 
+/* False: it may not be connected to. If it listens on any address, to which of them is only known then. */
+static bool tell_outside(struct broker *b, const struct queue *q)
+{
+	const struct sd_addr *local = &q->listener->local;
+
+	if (!is_permitted(b, true, q->program, local))
+		return false;
+	b->cfg.outside->listen(b->cfg.outside->ctx, local, q->backlog);
+	return true;
+}
+
+static bool is_of_outside(const struct broker *b, const struct listener *l)
+{
+	return b->cfg.outside && l->netns == b->netns;
+}
+
 void queue_set_backlog(struct broker *b, struct queue *q, uint32_t backlog)
 {
 	q->backlog = limited(backlog);
-	if (b->cfg.outside && q->listener->netns == b->netns)
-		b->cfg.outside->listen(b->cfg.outside->ctx, &q->listener->local, q->backlog);
+	if (is_of_outside(b, q->listener))
+		tell_outside(b, q);
+}
+
+void listener_tell_outside(struct broker *b, const struct listener *l)
+{
+	bool any = false;
+
+	if (!is_of_outside(b, l))
+		return;
+	list_for_each (it, &l->queues)
+		any |= tell_outside(b, container_of(it, struct queue, node));
+	if (!any)
+		b->cfg.outside->unlisten(b->cfg.outside->ctx, &l->local);
 }
 
 static struct queue *queue_find(struct listener *l, uint64_t cookie)
@@ -312,7 +353,7 @@ void queue_free(struct broker *b, struct queue *q)
 {
 	close(q->half);
 	if (q->socket >= 0)
-		waste_socket(q->socket);
+		waste_socket(b, q->owner, q->socket);
 	listener_release(b, q->listener);
 	die(b, &q->grave, q);
 }

@@ -49,7 +49,7 @@ static void call_free(struct broker *b, struct broker_call *call)
 		watch_for(b, &c->watch, EPOLLIN);
 	}
 	if (call->socket >= 0)
-		waste_socket(call->socket);
+		waste_socket(b, c->uid, call->socket);
 	list_remove(&call->node);
 	free(call);
 }

@@ -87,7 +87,7 @@ struct client {
 	unsigned n_calls;
 	bool waits; /* is not heard until one of them has been answered */
 	char program[CHANNEL_NAME_LEN];
-	bool greeted;
+	bool greeted, hung_up;
 	/* Is not heard until it has read its answers; what it has sent may be all that keeps it from hanging
 	 * up, so that has an end. */
 	struct list stalled;
@@ -187,8 +187,8 @@ void client_free(struct broker *b, struct client *c);
 int watch_add(struct broker *b, struct watch *w, enum watch_kind kind, int fd, uint32_t events);
 void watch_end(struct broker *b, struct watch *w);
 /* Drops what a program has written, to the last byte: what it has passed beside one might be what keeps this
- * watch from hanging up. */
-void watch_drain(struct watch *w);
+ * watch from hanging up. False: it has passed something. */
+bool watch_drain(struct broker *b, struct watch *w, uid_t uid);
 /* Its other half can pass no descriptors: dropping one might take long. */
 void watch_refuse_fds(int fd);
 void die(struct broker *b, struct grave *g, void *whole);
@@ -228,8 +228,8 @@ struct waste {
 
 /* For channel_recv_for(). */
 struct waste waste_of(struct broker *b, uid_t uid);
-/* One that is known to be a socket, without lingering. */
-void waste_socket(int fd);
+/* One that is known to be a socket of this user's. */
+void waste_socket(struct broker *b, uid_t uid, int fd);
 /* All that is left in m. */
 void waste_message(struct broker *b, uid_t uid, struct channel_message *m);
 /* So much of this user's waits to be closed that nothing more is taken from it until some has been. */
@@ -258,6 +258,8 @@ struct queue *queue_new(struct broker *b, struct listener *l, int fd, int half);
 /* For one that has no lease. Nothing is offered to it any more; then it is to be freed. */
 void queue_stop(struct broker *b, struct queue *q);
 void queue_set_backlog(struct broker *b, struct queue *q, uint32_t backlog);
+/* Tells the outside who may be connected to there now. */
+void listener_tell_outside(struct broker *b, const struct listener *l);
 /* 0, and the descriptor is the lease's; -ENOMEM, -EDQUOT. */
 int lease_new(struct broker *b, struct queue *q, uid_t uid, int fd);
 /* Checks the program's claim and gives it a lease of a queue. 0 and what to send in *answer, whose last
@@ -279,6 +281,9 @@ bool lease_end(struct broker *b, struct lease *l);
 void queue_free(struct broker *b, struct queue *q);
 /* Is the TCP socket bound to this name (wildcards and port as the program says)? */
 bool is_bound_to(int socket, const struct sd_addr *name);
+/* And does it neither listen there nor have a connection? An inherited one may have a name that its process
+ * could not have got. */
+bool is_idle_at(int socket, const struct sd_addr *name);
 
 /* --- broker_stream.c --- */
 

@@ -17,6 +17,8 @@ static const uint64_t delays[BROKER_DELAYS] = {
 #define OFFERS_IN_VAIN 4u
 /* Of the memory that its user may still have a connection gets at most this part. */
 #define PART 64u
+/* An end that was closed just now is gone. */
+#define SOON_NS (2 * SD_MS)
 
 /* --- making --- */
 
@@ -54,33 +56,41 @@ struct stream *stream_new(struct broker *b)
 	return s;
 }
 
-static void leave_queue(struct stream *s)
+static void leave_queue(struct broker *b, struct stream *s)
 {
+	struct queue *q = s->queue;
+
 	list_remove(&s->offer);
-	if (s->queue)
-		s->queue->pending--;
 	s->queue = NULL;
+	if (!q)
+		return;
+	q->pending--;
+	if (b->cfg.outside && q->listener->netns == b->netns)
+		b->cfg.outside->room(b->cfg.outside->ctx, &q->listener->local);
 }
 
-static void no_longer_pending(struct stream *s)
+static void no_longer_pending(struct broker *b, struct stream *s)
 {
 	list_remove(&s->due);
-	leave_queue(s);
+	leave_queue(b, s);
 	sd_fd_close(&s->offered);
 }
 
 void stream_free(struct broker *b, struct stream *s)
 {
-	no_longer_pending(s);
+	no_longer_pending(b, s);
 	for (unsigned i = 0; i < 2; i++) {
 		list_remove(&s->end[i].hash);
 		list_remove(&s->end[i].place);
 	}
-	if (s->paid)
+	if (s->paid) {
 		ledger_give(&b->ledger, s->payer, 2, s->bytes);
+		if (b->cfg.outside)
+			b->cfg.outside->room(b->cfg.outside->ctx, NULL);
+	}
 	sd_fd_close(&s->memory);
 	if (s->socket >= 0)
-		waste_socket(s->socket);
+		waste_socket(b, s->payer, s->socket);
 	free(s);
 	b->stats.streams--;
 }
@@ -136,7 +146,7 @@ static int offer(struct broker *b, struct stream *s, struct queue *q, uint64_t n
 	r = channel_send(q->watch.fd, &m);
 	if (r)
 		return r;
-	leave_queue(s);
+	leave_queue(b, s);
 	s->heir = container_of(q->leases.next, struct lease, node)->uid;
 	stream_is_offered(b, s, q, now);
 	return 0;
@@ -231,8 +241,7 @@ int stream_join(struct broker *b, const struct client *c, const struct channel_c
 	int half[2], r;
 
 	/* Programs know by an address whom to trust: it has to be one of the host's. */
-	if (!netns || !is_bound_to(socket, &m->local) ||
-		!kernel_has_address(b, socket, netns, &m->local, now))
+	if (!netns || !is_idle_at(socket, &m->local) || !kernel_has_address(b, socket, netns, &m->local, now))
 		return -EACCES;
 	if (!sd_addr_same_ip(&m->local, &m->peer) && !kernel_has_address(b, socket, netns, &m->peer, now))
 		return -EHOSTUNREACH;
@@ -255,14 +264,21 @@ int stream_join(struct broker *b, const struct client *c, const struct channel_c
 	return 0;
 }
 
+/* Nobody is left to take it: to the one that connects it is a reset. Who has taken it, and not said so, may
+ * have it still, so it is counted until its ends are gone. */
+static void give_up_offering(struct broker *b, struct stream *s)
+{
+	no_longer_pending(b, s);
+	ends_look(b, SOON_NS);
+}
+
 static void offer_again(struct broker *b, struct stream *s, uint64_t now)
 {
 	int r = offer_to_somebody(b, s, now);
 
 	b->stats.offered_again++;
-	/* Nobody is left: to the one that connects it is a reset. */
 	if (r == -ECONNREFUSED)
-		stream_free(b, s);
+		give_up_offering(b, s);
 	else if (r)
 		stream_put_off(b, s, 0, now);
 }
@@ -272,7 +288,7 @@ void streams_offer_again(struct broker *b, struct queue *gone, uint64_t now)
 	list_for_each (it, &gone->offered) {
 		struct stream *s = container_of(it, struct stream, offer);
 
-		leave_queue(s);
+		leave_queue(b, s);
 		offer_again(b, s, now);
 	}
 }
@@ -294,7 +310,7 @@ uint64_t streams_deadline(const struct broker *b)
 static void timeout(struct broker *b, struct stream *s, uint64_t now)
 {
 	if (s->end[0].gone && s->n_offers >= OFFERS_IN_VAIN)
-		stream_free(b, s);
+		give_up_offering(b, s);
 	else if (s->queue && queue_has_unread(s->queue))
 		stream_put_off(b, s, 0, now);
 	else
@@ -318,14 +334,11 @@ void streams_timeout(struct broker *b, uint64_t now)
 void stream_accepted(struct broker *b, const struct queue *q, uint64_t cookie)
 {
 	struct end *e = end_of_cookie(b, cookie);
-	const struct listener *l = q->listener;
 
 	/* Who was not offered it has nothing to say. */
 	if (!e || e->stream->queue != q || e != &e->stream->end[1])
 		return;
-	no_longer_pending(e->stream);
-	if (b->cfg.outside && l->netns == b->netns)
-		b->cfg.outside->room(b->cfg.outside->ctx, &l->local);
+	no_longer_pending(b, e->stream);
 }
 
 /* --- ending --- */

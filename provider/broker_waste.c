@@ -3,11 +3,13 @@
  * Closing what programs have sent. The last close of a descriptor may take as long as whoever prepared it
  * likes: that of a TCP socket by SO_LINGER, that of a file by the program that is the file system (FUSE).
  *
- * Sockets are closed here, with SO_LINGER off. It may be on again by then, and there may be others on their
- * way inside what is closed: so a signal ends a wait that takes long. A file system's wait no signal ends:
- * other descriptors are closed by a thread, and who has too many of them under way is not heard.
+ * Sockets that do not linger are closed here. They may by then, and there may be others on their way inside
+ * what is closed: so a signal ends a wait that takes long. A file system's wait no signal ends: other
+ * descriptors, and sockets that linger, are closed by a thread, and who has too many of them under way is not
+ * heard. Nothing is changed about a socket, as the program may go on with it.
  */
-#include <pthread.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "provider/broker_private.h"
 
 #define PATIENCE_NS (5 * SD_MS)
@@ -47,10 +50,16 @@ static bool is_socket(int fd)
 	return !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len);
 }
 
-void waste_socket(int fd)
+static bool lingers(int fd)
 {
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){0}, sizeof(struct linger));
-	close(fd);
+	struct linger l = {0};
+	socklen_t len = sizeof l;
+	struct tcp_info info = {0};
+	socklen_t info_len = sizeof info;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) || !l.l_onoff || !l.l_linger)
+		return false;
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len) || info.tcpi_state != TCP_CLOSE;
 }
 
 static void *close_heap(void *arg)
@@ -62,25 +71,6 @@ static void *close_heap(void *arg)
 	if (atomic_exchange(&h->state, HEAP_IS_CLOSED) == HEAP_IS_NOBODYS)
 		free(h);
 	return NULL;
-}
-
-/* Signals are the other thread's. */
-static bool start(struct heap *h)
-{
-	pthread_attr_t attributes;
-	sigset_t all, before;
-	pthread_t thread;
-	bool ok;
-
-	sigfillset(&all);
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attributes, 256 * 1024);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	ok = !pthread_create(&thread, &attributes, close_heap, h);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attributes);
-	return ok;
 }
 
 static void waste_files(struct broker *b, uid_t uid, const int *fds, unsigned n)
@@ -96,7 +86,15 @@ static void waste_files(struct broker *b, uid_t uid, const int *fds, unsigned n)
 	h->n = n;
 	memcpy(h->fds, fds, n * sizeof *fds);
 	list_push_back(&b->waste, &h->node);
-	h->started = start(h);
+	h->started = !sd_thread_apart(close_heap, h);
+}
+
+void waste_socket(struct broker *b, uid_t uid, int fd)
+{
+	if (lingers(fd))
+		waste_files(b, uid, &fd, 1);
+	else
+		close(fd);
 }
 
 static void waste_fds(const struct channel_waste *channel, int *fds, unsigned n)
@@ -105,8 +103,8 @@ static void waste_fds(const struct channel_waste *channel, int *fds, unsigned n)
 	unsigned files = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		if (is_socket(fds[i]))
-			waste_socket(fds[i]);
+		if (is_socket(fds[i]) && !lingers(fds[i]))
+			close(fds[i]);
 		else
 			fds[files++] = fds[i];
 	}
@@ -134,7 +132,7 @@ void waste_collect(struct broker *b)
 		struct heap *h = container_of(it, struct heap, node);
 
 		if (!h->started) {
-			h->started = start(h);
+			h->started = !sd_thread_apart(close_heap, h);
 		} else if (atomic_load(&h->state) == HEAP_IS_CLOSED) {
 			list_remove(&h->node);
 			free(h);

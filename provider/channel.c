@@ -42,8 +42,9 @@ struct packet {
 
 /* More than two descriptors and the credentials that a socket with SO_PASSCRED gets: too many descriptors
  * are then seen to be too many. What does not fit even here the kernel drops itself. */
+/* Room for all that can be passed: what does not fit the kernel closes, and waits for it. */
 union control {
-	char bytes[256];
+	char bytes[256 + SD_FDS_MAX * sizeof(int)];
 	struct cmsghdr align;
 };
 
@@ -343,6 +344,27 @@ int channel_recv_for(int fd, struct channel_message *m, const struct channel_was
 int channel_recv(int fd, struct channel_message *m)
 {
 	return channel_recv_for(fd, m, NULL);
+}
+
+int channel_take_rings(int fd, size_t most, const struct channel_waste *w)
+{
+	char rings[64];
+	struct iovec iov = {rings, most < sizeof rings ? most : sizeof rings};
+	union control control;
+	struct msghdr h = {.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof control.bytes};
+	struct passed passed;
+	ssize_t n = receive(fd, &h);
+
+	if (n < 0)
+		return (int)n;
+	take_fds(&h, &passed);
+	if (!passed.n && !(h.msg_flags & MSG_CTRUNC))
+		return (int)n;
+	drop_fds(&passed, w);
+	return -EBADMSG;
 }
 
 /* In the abstract namespace. */

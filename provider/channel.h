@@ -153,6 +153,9 @@ struct channel_waste {
 };
 /* channel_recv(), which closes nothing itself; w may be NULL. */
 int channel_recv_for(int fd, struct channel_message *m, const struct channel_waste *w);
+/* Takes up to most bytes (64 at once) that ring an end or come by a lease, without blocking: how many, or
+ * -EAGAIN. -EBADMSG: there were descriptors beside them, which no honest program sends: w has them. */
+int channel_take_rings(int fd, size_t most, const struct channel_waste *w);
 /* Gives an end a name made of 42 bits of the number, by which it is known wherever it gets to, and which is
  * another's when it is gone at the earliest: -EADDRINUSE until then. */
 int channel_name_end(int fd, uint64_t number);

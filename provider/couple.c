@@ -236,6 +236,19 @@ static bool is_over(const struct couple *p)
 	return false;
 }
 
+/* As with TCP, who has closed does not wait for the other one, which may never end: the transport sees to it
+ * that its bytes arrive. What it has not read is a reset (RFC 2525 section 2.17). */
+static bool part_from_closed(struct couple *p, unsigned i)
+{
+	struct pv_info info;
+
+	p->side[i].ep->ops->info(p->side[i].ep, &info);
+	if (!info.peer_closed)
+		return false;
+	part(p, p->side[!i].held_len ? PV_CLOSE_ABORT : PV_CLOSE_GRACEFUL);
+	return true;
+}
+
 static void serve(struct couple *p)
 {
 	bool more = false;
@@ -255,6 +268,8 @@ static void serve(struct couple *p)
 		part(p, PV_CLOSE_GRACEFUL);
 	else if (is_over(p))
 		part(p, PV_CLOSE_ABORT);
+	else if ((p->side[0].ended && part_from_closed(p, 0)) || (p->side[1].ended && part_from_closed(p, 1)))
+		return;
 	else if (more)
 		is_due(p);
 }

@@ -20,12 +20,19 @@ struct call {
 	struct letter *forget;	   /* to tell it; NULL: that has been done */
 };
 
+/* Something at one of an engine's listeners waits for room. */
+struct full {
+	struct list node;
+	unsigned engine;
+	struct sd_addr at;
+};
+
 struct desk {
 	struct post post;
 	struct broker_outside outside;
 	unsigned n_engines, turn;
 	struct post *bridges[DESK_ENGINES];
-	bool full[DESK_ENGINES]; /* something waits there for room in a backlog */
+	struct list fulls;
 	struct list calls[BUCKETS];
 	uint64_t n_calls; /* ever */
 };
@@ -122,19 +129,45 @@ static void desk_unlisten(void *ctx, const struct sd_addr *local)
 	tell_all(ctx, LETTER_UNLISTEN, local, 0);
 }
 
-/* Only those are told who have asked: this happens with each connection that a program accepts. */
+static bool note_full(struct desk *d, unsigned engine, const struct sd_addr *at)
+{
+	struct full *f;
+
+	list_for_each (it, &d->fulls) {
+		f = container_of(it, struct full, node);
+		if (f->engine == engine && sd_addr_equal(&f->at, at))
+			return true;
+	}
+	f = calloc(1, sizeof *f);
+	if (!f)
+		return false;
+	f->engine = engine;
+	f->at = *at;
+	list_push_back(&d->fulls, &f->node);
+	return true;
+}
+
+static void full_free(struct full *f)
+{
+	list_remove(&f->node);
+	free(f);
+}
+
+/* Only those are told who have asked: this happens with each connection that a program accepts. One of any
+ * address and one of a certain one may take the same connections. */
 static void desk_room(void *ctx, const struct sd_addr *local)
 {
 	struct desk *d = ctx;
 
-	for (unsigned i = 0; i < d->n_engines; i++) {
-		struct letter *l = d->full[i] ? letter_new(LETTER_ROOM) : NULL;
+	list_for_each (it, &d->fulls) {
+		struct full *f = container_of(it, struct full, node);
+		struct letter *l = local && f->at.port != local->port ? NULL : letter_new(LETTER_ROOM);
 
 		if (!l)
 			continue;
-		d->full[i] = false;
-		l->local = *local;
-		post_send(d->bridges[i], l);
+		l->local = f->at;
+		post_send(d->bridges[f->engine], l);
+		full_free(f);
 	}
 }
 
@@ -185,9 +218,22 @@ static void incoming(struct desk *d, struct broker *broker, struct letter *l)
 {
 	int r = broker_incoming(broker, &l->local, &l->peer, sd_clock_ns(), &l->end);
 
-	if (r == -EAGAIN)
-		d->full[l->engine] = true;
-	answer(d, l, !r ? LETTER_COUPLE : r == -EAGAIN ? LETTER_FULL : LETTER_DROP);
+	switch (r) {
+	case 0:
+		answer(d, l, LETTER_COUPLE);
+		return;
+	case -EAGAIN:
+	case -EDQUOT:
+	case -ENOMEM:
+	case -EMFILE:
+	case -ENFILE: /* whatever is used up: others are to find a full backlog, not to be cut off */
+		answer(d, l, note_full(d, l->engine, &l->at) ? LETTER_FULL : LETTER_DROP);
+		return;
+	case -EPERM:
+	case -ECONNREFUSED: /* the kernel gives this port to a program that is not here */
+		tell_all(d, LETTER_UNLISTEN, &l->at, 0);
+	}
+	answer(d, l, LETTER_DROP);
 }
 
 unsigned desk_progress(struct desk *d, struct broker *broker)
@@ -285,6 +331,7 @@ int desk_open(const struct desk_config *cfg, struct desk **out)
 		return r;
 	}
 	d->n_engines = cfg->n_engines;
+	list_init(&d->fulls);
 	d->outside = (struct broker_outside){.size = sizeof d->outside,
 		.ctx = d,
 		.ring_max = cfg->ring_max,
@@ -321,6 +368,8 @@ void desk_close(struct desk *d)
 		while (!list_empty(&d->calls[i]))
 			call_free(container_of(d->calls[i].next, struct call, node));
 	}
+	while (!list_empty(&d->fulls))
+		full_free(container_of(d->fulls.next, struct full, node));
 	post_close(&d->post);
 	free(d);
 }

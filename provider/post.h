@@ -50,6 +50,7 @@ struct letter {
 	uint64_t call;		    /* CONNECT and what follows: the desk's number of it */
 	struct wire *wire;	    /* CONNECTED, INCOMING and what answers them: what is to be coupled */
 	struct sd_addr local, peer; /* CONNECT, INCOMING; LISTEN, UNLISTEN, ROOM: local alone */
+	struct sd_addr at;	    /* INCOMING: what is listened on; its IP may be any */
 	unsigned backlog;	    /* LISTEN */
 	int error;		    /* REFUSED */
 	enum sd_reason reason;

@@ -83,6 +83,7 @@ struct pv_info {
 	uint64_t send_unsent;
 	uint64_t recv_queued;
 	uint32_t send_buffer, recv_buffer, mss;
+	bool peer_closed; /* it reads no more, either; only where that can be known */
 };
 
 struct pv_ep_ops {

@@ -438,20 +438,23 @@ void shm_trim_later(struct shm *x)
 }
 
 /* In two rounds: in the first one it is noted that an end was used, in the second that it was not. */
-static void trim(struct shm *x)
+static unsigned trim(struct shm *x)
 {
+	unsigned work = 0;
+
 	x->trim_at = UINT64_MAX;
 	list_for_each (it, &x->endpoints) {
 		struct shm_ep *e = container_of(it, struct shm_ep, node);
 
 		if (e->state != SHM_OPEN || e->trimmed)
 			continue;
-		if (e->used || !shm_ep_trim(e))
+		if (e->used || !shm_ep_trim(e, &work))
 			shm_trim_later(x);
 		else
 			e->trimmed = true;
 		e->used = false;
 	}
+	return work;
 }
 
 static unsigned shm_progress(struct pv *p, uint64_t now)
@@ -470,7 +473,7 @@ static unsigned shm_progress(struct pv *p, uint64_t now)
 			tell_listeners(x);
 	}
 	if (__builtin_expect(now >= x->trim_at, 0))
-		trim(x);
+		work += trim(x);
 	if (__builtin_expect(now >= shm_call_deadline(x), 0))
 		shm_call_timeout(x, now);
 	return work;

@@ -92,6 +92,9 @@ static void note_end(struct shm_ep *e)
 
 	if (e->ended && !segment_is_accepted(&e->seg))
 		fail(e, -ECONNRESET); /* nobody was there to take it */
+	/* It always says how it ends, so the daemon was killed, and what would have followed nobody knows. */
+	if (e->ended && e->net && !(heard & (SEGMENT_FIN | SEGMENT_CLOSED)))
+		fail(e, -ECONNRESET);
 	if (heard & SEGMENT_RESET)
 		fail(e, heard & SEGMENT_FIN ? -EPIPE : -ECONNRESET); /* as in CLOSE_WAIT */
 	else if ((!(heard & SEGMENT_CLOSED) && e->ended && segment_unread(&e->seg) > 0))
@@ -149,17 +152,23 @@ bool shm_ep_look(struct shm_ep *e)
 	return events != 0;
 }
 
+static void close_apart(const struct channel_waste *w, int *fds, unsigned n)
+{
+	sd_fd_close_apart(fds, n);
+}
+
 /* A ring is a byte, for which the kernel needs most of a KiB. One stays at an end that is shared: other
  * processes are told by the next one only while there is something to read. */
 static void take_rings(struct shm_ep *e)
 {
-	char waste[2 * RINGS];
-	ssize_t n = sizeof waste;
+	const struct channel_waste waste = {close_apart};
+	char there[2 * RINGS];
+	ssize_t n = sizeof there;
 
 	if (segment_is_shared(&e->seg))
-		n = recv(e->fd, waste, sizeof waste, MSG_DONTWAIT | MSG_PEEK) - 1;
-	if (n > 0)
-		recv(e->fd, waste, (size_t)n, MSG_DONTWAIT);
+		n = recv(e->fd, there, sizeof there, MSG_DONTWAIT | MSG_PEEK) - 1;
+	if (n > 0 && channel_take_rings(e->fd, (size_t)n, &waste) == -EBADMSG)
+		fail(e, -ECONNRESET);
 	e->rings = 0;
 }
 
@@ -170,7 +179,7 @@ static void is_used(struct shm_ep *e)
 	shm_trim_later(shm_of(e));
 }
 
-bool shm_ep_trim(struct shm_ep *e)
+bool shm_ep_trim(struct shm_ep *e, unsigned *work)
 {
 	if (!segment_trim(&e->seg))
 		return false;
@@ -179,7 +188,7 @@ bool shm_ep_trim(struct shm_ep *e)
 	take_rings(e);
 	/* One of them may not have been heard of. */
 	shm_heat(e);
-	shm_ep_look(e);
+	*work += shm_ep_look(e);
 	return true;
 }
 
@@ -240,6 +249,7 @@ static int open_stream(struct shm_ep *e, struct channel_message *m, unsigned mem
 	e->local = m->stream.local;
 	e->peer = m->stream.peer;
 	e->cookie = m->stream.cookie;
+	e->net = m->stream.path == CHANNEL_PATH_NET;
 	e->state = SHM_OPEN;
 	return watch_stream(e);
 }
@@ -615,6 +625,7 @@ static void ep_info(struct pv_ep *ep, struct pv_info *out)
 	out->bytes_out = segment_written(&e->seg);
 	out->bytes_in = segment_consumed(&e->seg);
 	out->recv_queued = or_none(segment_readable(&e->seg));
+	out->peer_closed = peer_is_gone(e);
 	/* What the other end could read is delivered: it stays there when this end goes. */
 	out->send_buffer = out->recv_buffer = out->mss = SEGMENT_CLASS_MIN << e->seg.max_class;
 }

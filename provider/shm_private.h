@@ -72,6 +72,7 @@ struct shm_ep {
 	bool used, trimmed; /* since the last round of trimming; idle since */
 	bool blocked;	    /* our last send found the ring full */
 	bool ended;	    /* no process has the other end any more */
+	bool net;	    /* that was the daemon's, for another host */
 	bool rd_shut;
 	bool doomed; /* closed while somebody sleeps on its word */
 	/* listeners */
@@ -117,8 +118,9 @@ void shm_ep_in_child(struct shm_ep *e);
 int shm_ep_attach(struct shm_ep *e, const struct pv_shm_end *end);
 /* Its descriptor has something to say. */
 void shm_ep_event(struct shm_ep *e, uint32_t events);
-/* It has been idle: its memory is given back. False: not all of it can be yet. */
-bool shm_ep_trim(struct shm_ep *e);
+/* It has been idle: its memory is given back. False: not all of it can be yet. *work grows by what was found.
+ */
+bool shm_ep_trim(struct shm_ep *e, unsigned *work);
 /* Has anything changed since the last look? Raises what has. */
 bool shm_ep_look(struct shm_ep *e);
 

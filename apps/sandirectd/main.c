@@ -174,7 +174,7 @@ static int read_config(struct cfg *out, char err[CFG_ERR_LEN])
 }
 
 /* Rules, for connections from now on, and how much is logged. Ports stay as they are. */
-static void reload(void)
+static void reload(struct service *s)
 {
 	static struct cfg fresh;
 	char err[CFG_ERR_LEN];
@@ -188,6 +188,7 @@ static void reload(void)
 		cfg.log_level = fresh.log_level;
 		if (!options.verbose)
 			sd_log_open(cfg.log_level, NULL, NULL);
+		service_rules_changed(s);
 		sd_info("%u rules", cfg.n_rules);
 	}
 	notify("READY=1");
@@ -202,7 +203,7 @@ static bool on_signals(struct service *s, int fd)
 		if (info.ssi_signo == SIGUSR1)
 			service_tell(s);
 		else if (info.ssi_signo == SIGHUP)
-			reload();
+			reload(s);
 		else
 			return false;
 	}

@@ -412,6 +412,11 @@ void service_tell(struct service *s)
 		tell_of_workers(s);
 }
 
+void service_rules_changed(struct service *s)
+{
+	broker_permits_changed(s->broker);
+}
+
 /* They still need worker 0, who receives for them. */
 static void quit_workers(struct service *s)
 {

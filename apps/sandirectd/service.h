@@ -40,6 +40,8 @@ uint64_t service_format(void);
 bool service_run(struct service *s, int signals, bool (*on_signals)(struct service *s, int signals));
 /* One line to the log: what there is. */
 void service_tell(struct service *s);
+/* The configuration's rules have. */
+void service_rules_changed(struct service *s);
 void service_close(struct service *s);
 
 #endif

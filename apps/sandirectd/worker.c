@@ -56,19 +56,23 @@ bool worker_poll(struct worker *w, unsigned (*round)(void *ctx), void *ctx)
 		now = pv_now(w->domain);
 		if (!w->bridge || now >= until)
 			return false;
+		if (now >= yield_at) {
+			if (sd_core_offer())
+				return false;
+			yield_at = now + YIELD_AGAIN_NS;
+		}
+		/* Whoever is let in may leave work behind: a round follows. */
 		pv_yield(w->domain);
-		if (now < yield_at)
-			continue;
-		if (sd_core_offer())
-			return false;
-		yield_at = now + YIELD_AGAIN_NS;
 	}
 	return true;
 }
 
 void worker_sleep(struct worker *w, struct pollfd *p, nfds_t n, uint64_t deadline)
 {
-	pv_sleep(w->domain, w->waiter, p, n, deadline, NULL);
+	for (nfds_t i = 0; i < n; i++)
+		p[i].revents = 0;
+	if (!w->bridge || !bridge_is_busy(w->bridge))
+		pv_sleep(w->domain, w->waiter, p, n, deadline, NULL);
 }
 
 static unsigned round_of(void *w)

@@ -65,6 +65,55 @@ def killed_on_the_other_host():
 
 
 @scenario
+def a_killed_daemon_is_no_end_of_file():
+    """What a program had received by then looks complete only if it is."""
+    if KERNEL_ONLY:
+        raise Skip("there is no daemon")
+    receive = "import socket, sys\ns = socket.create_connection((sys.argv[1], int(sys.argv[2])))\nn = 0\n" \
+              "try:\n  while b := s.recv(1000):\n    n += len(b)\n    print(n, flush=True)\n  print('end')\n" \
+              "except OSError as e:\n  print(e.errno)"
+    send = "import socket, sys\ns = socket.create_server((sys.argv[1], int(sys.argv[2])))\nc = s.accept()[0]\n" \
+           "c.sendall(b'x' * 1000)\nsys.stdin.read()"
+    with Lab("vhost", mode="daemon") as lab:
+        for i in range(3):
+            server = lab.run("h1", PYTHON, "-c", send, lab.address("h1"), PORT + i, stdin=subprocess.PIPE)
+            server.until_listening(PORT + i, san=False)
+            client = lab.run("h2", PYTHON, "-c", receive, lab.address("h1"), PORT + i)
+            client.until_line("^1000$")
+            lab.until_san(client)
+            lab.restart_daemon("h2")
+            client.wait(15)
+            equal(client.lines()[-1], "104", "how the connection ended")
+            server.signal(signal.SIGTERM)
+
+
+@scenario
+def closed_here_and_open_there():
+    """Who has closed does not keep what it had for as long as the other end likes."""
+    if KERNEL_ONLY:
+        raise Skip("there is no daemon")
+    serve = "import socket, sys\ns = socket.create_server((sys.argv[1], int(sys.argv[2])))\n" \
+            "while True:\n  c = s.accept()[0]\n  c.recv(10)\n  c.close()"
+    keep = "import socket, sys\nk = []\nfor _ in range(20):\n" \
+           "  k.append(socket.create_connection((sys.argv[1], int(sys.argv[2]))))\n  k[-1].sendall(b'x')\n" \
+           "  assert not k[-1].recv(1)\nprint('all', flush=True)\nsys.stdin.read()"
+    with Lab("udp", mode="daemon") as lab:
+        daemon = lab.restart_daemon("h1")
+
+        def connections():
+            told = len(re.findall(" connections; ", daemon.errors()))
+            daemon.signal(signal.SIGUSR1)
+            until(lambda: len(re.findall(" connections; ", daemon.errors())) > told, 10, "the daemon tells")
+            return int(re.findall(r"(\d+) connections; ", daemon.errors())[-1])
+        lab.run("h1", PYTHON, "-c", serve, lab.address("h1"), PORT).until_listening(PORT, san=False)
+        client = lab.run("h2", PYTHON, "-c", keep, lab.address("h1"), PORT, stdin=subprocess.PIPE)
+        client.until_line("all")
+        equal(lab.stat(client)["by_reason"], {"SAN": 20}, "how they went")
+        until(lambda: not connections(), 15, lambda: f"{connections()} connections are kept", every=0.5)
+        check(client.running(), "the other end is open")
+
+
+@scenario
 def refused_again_and_again():
     """What is known of a host already is told as fast as what has to be asked for."""
     with Lab("vhost", mode="daemon") as lab:

@@ -253,6 +253,27 @@ def one_with_other_engines_leaves_the_other():
 
 
 @scenario
+def what_one_has_spoilt_keeps_nobody_else():
+    """A program overwrites all of its connection's memory that it can, and keeps it open."""
+    needs_daemon()
+    spoil = "import socket, sys\ns = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n" \
+            "at = [int(l.split('-')[0], 16) for l in open('/proc/self/maps') if 'memfd:sandirect' in l]\n" \
+            "m = open('/proc/self/mem', 'r+b', 0)\nfor a in at:\n  m.seek(a)\n  m.write(bytes(4096))\n" \
+            "print(len(at), flush=True)\nsys.stdin.read()"
+    with Lab("udp", mode="daemon") as lab:
+        address = lab.address("h1")
+        lab.run("h1", PYTHON, CHECKED, "serve", PORT, address).until_listening(PORT, san=False)
+        p = held(lab.run("h2", PYTHON, CHECKED, "hold", PORT, SECONDS, 8, address, stdin=subprocess.PIPE))
+        lab.until_san(p, 8)
+        hostile = lab.run("h2", PYTHON, "-c", spoil, address, PORT, stdin=subprocess.PIPE)
+        hostile.until_line(r"[1-9]")
+        for _ in range(3):
+            lab_take_over(lab, "h2")
+            keeps_going(p, "a takeover")
+        check(hostile.running(), "it is still there")
+
+
+@scenario
 def hosts_that_share_the_port_with_the_kernel():
     need("ping")
     between_hosts("vhost", miniport=True)

@@ -212,6 +212,47 @@ static void claim__false(void **state)
 	nothing_left();
 }
 
+/* A child may have inherited a socket with a name that it could not have got itself. */
+static void claim__of_a_socket_that_is_in_use(void **state)
+{
+	int p = program(), listener = listening(lo), fd = new_socket(&lo), other;
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port_of(listener))};
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	refused(claim(p, CHANNEL_CONNECT, listener, at(lo, port_of(listener))), EACCES, -1);
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+	other = accept(listener, NULL, NULL);
+	refused(claim(p, CHANNEL_CONNECT, other, at(lo, port_of(other))), EACCES, -1);
+	refused(claim(p, CHANNEL_CONNECT, fd, at(lo, port_of(fd))), EACCES, -1);
+	close(other);
+	close(fd);
+	close(listener);
+	close(p);
+	nothing_left();
+}
+
+/* Who has waited in vain and hung up uses kernel TCP: its server is not to see it twice. */
+static void connect__by_one_that_is_gone(void **state)
+{
+	int p = program(), z = program(), listener = listening(lo), fd = bound(lo);
+	struct queue q = listen_at(z, listener, lo, 5);
+	struct channel_message m = {.type = CHANNEL_CONNECT,
+		.id = 1,
+		.connect = {.local = at(lo, port_of(fd)), .peer = at(lo, port_of(listener))},
+		.n_fds = 1,
+		.fds = {fd}};
+
+	assert_int_equal(channel_send(p, &m), 0);
+	close(p);
+	close(fd);
+	turn();
+	hears_nothing(q.fd);
+	leave(&q);
+	close(listener);
+	close(z);
+	nothing_left();
+}
+
 /* Whom programs trust by its address is not for a socket's name to say: any can be had. */
 static void claim__foreign_address(void **state)
 {
@@ -383,7 +424,7 @@ static void queue__ends_with_connections(void **state)
 	turn();
 	/* One was accepted, of the other there is nobody left. */
 	assert_int_equal(is_hung_up(c[0].end) + is_hung_up(c[1].end), 1);
-	assert_int_equal(stats().streams, 1);
+	assert_int_equal(stats().streams, 2); /* whoever has connected has its end still */
 	drop(&s);
 	drop(&c[0]);
 	drop(&c[1]);
@@ -533,6 +574,8 @@ int main(void)
 		CASE(connect__ipv4_to_any_ipv6),
 		CASE(connect__to_another_network_namespace),
 		CASE(claim__false),
+		CASE(claim__of_a_socket_that_is_in_use),
+		CASE(connect__by_one_that_is_gone),
 		CASE(claim__foreign_address),
 		CASE(claim__of_a_port_that_was_given_up),
 		CASE(queue__backlog),

@@ -480,6 +480,24 @@ static void accepted__and_left(void **state)
 	nothing_left();
 }
 
+/* A program that takes a connection, does not say so and listens no more: it has it, so it pays for it. */
+static void accepted__without_a_word(void **state)
+{
+	listen_only();
+	c = connect_to(client, lo, to);
+	s = take(&q);
+	leave(&q);
+	close(listener);
+	turn();
+	drop(&c);
+	notice();
+	assert_int_equal(stats().streams, 1);
+	drop(&s);
+	close(client);
+	close(server);
+	nothing_left();
+}
+
 /* What a program has said by the queue is heard before there is no room in it. */
 static void accepted__makes_room_at_once(void **state)
 {
@@ -574,6 +592,7 @@ int main(void)
 		CASE(accepted__lost),
 		CASE(accepted__what_is_not_theirs),
 		CASE(accepted__and_left),
+		CASE(accepted__without_a_word),
 		CASE(accepted__makes_room_at_once),
 		CASE(limit__is_of_what_is_there),
 		CASE(no_list__names_tell),

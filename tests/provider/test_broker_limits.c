@@ -236,6 +236,31 @@ static void waste__lingering_sockets(void **state)
 	}
 }
 
+/* It goes on over kernel TCP, with all that it had set. */
+static void waste__leaves_the_program_its_options(void **state)
+{
+	const struct linger wanted[] = {{1, 0}, {1, 5}};
+	int p = program();
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct linger found = {0};
+		socklen_t len = sizeof found;
+		int fd = bound(lo);
+		struct channel_message m = {.type = CHANNEL_CONNECT,
+			.connect = {.local = at(lo, port_of(fd)), .peer = at(lo, 1)},
+			.n_fds = 1,
+			.fds = {fd}};
+
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &wanted[i], sizeof wanted[i]);
+		refused(ask(p, m), ECONNREFUSED, -1);
+		assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_LINGER, &found, &len), 0);
+		assert_memory_equal(&found, &wanted[i], sizeof found);
+		close(fd);
+	}
+	close(p);
+	nothing_left();
+}
+
 static void waste__files_by_the_dozen(void **state)
 {
 	for (unsigned i = 0; i < 50; i++) {
@@ -408,6 +433,7 @@ int main(void)
 		CASE(limit__of_descriptors),
 		CASE(limit__of_answers_not_read),
 		CASE(waste__lingering_sockets),
+		CASE(waste__leaves_the_program_its_options),
 		CASE(waste__files_by_the_dozen),
 		CASE(waste__circles),
 		CASE(waste__file_that_is_slow_to_close),

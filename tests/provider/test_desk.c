@@ -215,27 +215,91 @@ static void all_hear_who_listens(void **state)
 }
 
 /* Who has found no room is told when there is some, once; others are not bothered. */
+static void comes(unsigned engine, const struct sd_addr *at, int result, enum letter_kind then)
+{
+	struct letter *l = letter_new(LETTER_INCOMING);
+
+	l->local = here;
+	l->at = *at;
+	incoming_result = result;
+	answer(l, engine, LETTER_INCOMING);
+	desk_progress(d, NULL);
+	if (result == -ECONNREFUSED || result == -EPERM) {
+		for (unsigned i = 0; i < ENGINES; i++)
+			expect(i, LETTER_UNLISTEN);
+	}
+	expect(engine, then);
+}
+
+static void expect_room(unsigned engine, const struct sd_addr *at)
+{
+	struct letter *l = read_one(engine, LETTER_ROOM);
+
+	assert_true(sd_addr_equal(&l->local, at));
+	free(l);
+}
+
+static void expect_silence(void)
+{
+	for (unsigned i = 0; i < ENGINES; i++)
+		assert_null(post_take(&bridge[i]));
+}
+
 static void room(void **state)
 {
 	const struct broker_outside *o = desk_outside(d);
 
-	incoming_result = -EAGAIN;
-	answer(letter_new(LETTER_INCOMING), 2, LETTER_INCOMING);
-	desk_progress(d, NULL);
-	expect(2, LETTER_FULL);
+	comes(2, &here, -EAGAIN, LETTER_FULL);
+	comes(2, &here, -EAGAIN, LETTER_FULL);
 	o->room(o->ctx, &here);
 	o->room(o->ctx, &here);
-	expect(2, LETTER_ROOM);
-	for (unsigned i = 0; i < ENGINES; i++)
-		assert_null(post_take(&bridge[i]));
-	incoming_result = 0;
-	answer(letter_new(LETTER_INCOMING), 2, LETTER_INCOMING);
-	desk_progress(d, NULL);
-	expect(2, LETTER_COUPLE);
-	incoming_result = -ECONNREFUSED;
-	answer(letter_new(LETTER_INCOMING), 0, LETTER_INCOMING);
-	desk_progress(d, NULL);
-	expect(0, LETTER_DROP);
+	expect_room(2, &here);
+	expect_silence();
+	comes(2, &here, 0, LETTER_COUPLE);
+}
+
+/* Others accept all the time. */
+static void room_at_one_of_several(void **state)
+{
+	const struct broker_outside *o = desk_outside(d);
+	const struct sd_addr any = {.family = 4, .port = here.port};
+	struct sd_addr other = here;
+
+	other.port++;
+	comes(1, &here, -EAGAIN, LETTER_FULL);
+	comes(1, &any, -EAGAIN, LETTER_FULL);
+	o->room(o->ctx, &other);
+	expect_silence();
+	comes(1, &other, -EAGAIN, LETTER_FULL);
+	o->room(o->ctx, &other);
+	expect_room(1, &other);
+	/* One of any address may take what was for a certain one. */
+	o->room(o->ctx, &any);
+	expect_room(1, &here);
+	expect_room(1, &any);
+	expect_silence();
+}
+
+/* What a user may have, or the daemon: it is not this connection's fault. */
+static void room_is_short(void **state)
+{
+	static const int errors[] = {-EDQUOT, -ENOMEM, -EMFILE, -ENFILE};
+	const struct broker_outside *o = desk_outside(d);
+
+	for (unsigned i = 0; i < 4; i++) {
+		comes(0, &here, errors[i], LETTER_FULL);
+		o->room(o->ctx, NULL);
+		expect_room(0, &here);
+	}
+	expect_silence();
+}
+
+/* Nobody is to come again until somebody listens again. */
+static void not_to_be_connected_to(void **state)
+{
+	comes(0, &here, -ECONNREFUSED, LETTER_DROP);
+	comes(1, &here, -EPERM, LETTER_DROP);
+	expect_silence();
 }
 
 static bool rings(const struct post *p)
@@ -361,6 +425,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_broker_hears_that_ends_are_closed, start, stop),
 		cmocka_unit_test_setup_teardown(all_hear_who_listens, start, stop),
 		cmocka_unit_test_setup_teardown(room, start, stop),
+		cmocka_unit_test_setup_teardown(room_at_one_of_several, start, stop),
+		cmocka_unit_test_setup_teardown(room_is_short, start, stop),
+		cmocka_unit_test_setup_teardown(not_to_be_connected_to, start, stop),
 		cmocka_unit_test_setup_teardown(bells, start, stop),
 		cmocka_unit_test_setup_teardown(handed_over, start, stop),
 		cmocka_unit_test_setup_teardown(threads, start, stop),

@@ -14,9 +14,16 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "provider/domain.h"
 #include "provider/registry.h"
 #include "provider/segment.h"
+#include "provider/shm_private.h"
+
+static struct shm_ep *shm_ep_of(struct pv_ep *ep)
+{
+	return container_of(ep, struct shm_ep, ep);
+}
 
 static struct pv_domain *domain;
 static struct pv *shm;
@@ -150,6 +157,38 @@ static void ended__by_a_hang_up(void **state)
 	assert_true(end[1]->ops->state(end[1]) & PV_RDHUP);
 }
 
+/* What is passed beside a ring is closed without a wait for it, and nothing is heard of that end again. */
+static void rings__with_descriptors(void **state)
+{
+	int pipes[2];
+	char byte;
+
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+	for (unsigned i = 0; i < 16; i++) {
+		assert_int_equal(sd_fd_send(half[0], "", 1, &pipes[1], i == 15), 1);
+		progress(2 * SD_MS);
+	}
+	close(pipes[1]);
+	assert_true(end[1]->ops->state(end[1]) & PV_ERR);
+	assert_int_equal(read(pipes[0], &byte, 1), 0); /* nobody has the other side of it */
+	close(pipes[0]);
+}
+
+/* The daemon says how a connection with another host ends. If it does not, it was killed. */
+static void ended__without_a_word_of_the_daemon(void **state)
+{
+	char byte;
+	const struct iovec iov = {&byte, 1};
+
+	progress(2 * SD_MS);
+	shm_ep_of(end[1])->net = true;
+	assert_int_equal(write_to(0, "x"), 1);
+	shutdown(half[0], SHUT_RDWR);
+	progress(2 * SD_MS);
+	assert_int_equal(end[1]->ops->recv(end[1], &iov, 1, 0), 1);
+	assert_int_equal(end[1]->ops->recv(end[1], &iov, 1, 0), -ECONNRESET);
+}
+
 int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -157,6 +196,8 @@ int main(void)
 		CASE(idle__takes_its_rings),
 		CASE(idle__leaves_one_to_others),
 		CASE(ended__by_a_hang_up),
+		CASE(ended__without_a_word_of_the_daemon),
+		CASE(rings__with_descriptors),
 	};
 
 	alarm(60); /* a hang is a failure too */
