@@ -157,7 +157,7 @@ static uint64_t patience(const struct segment *s, uint64_t now)
 	if (!s->shared)
 		return LOCK_PATIENCE_HEARSAY;
 	if (n && now - last_in_vain > LOCK_FORGIVEN)
-		n = waited_in_vain = 0;
+		waited_in_vain = n = 0;
 	return n < 10 && LOCK_PATIENCE >> n > LOCK_PATIENCE_HEARSAY ? LOCK_PATIENCE >> n
 								    : LOCK_PATIENCE_HEARSAY;
 }
