@@ -260,6 +260,8 @@ def site_of_three_tiers():
     with Lab("veth", hosts=3, mode="daemon") as lab:
         start_site(lab)
         hosts = ("h1", "h2", "h3")
+        for h in hosts:  # or the kernel looks for routers there, for as long as this takes
+            lab.exec(h, "sysctl", "-q", "-w", "net.ipv6.conf.lan0.disable_ipv6=1").wait()
         lan = {h: frames_of_lan(lab, h) for h in hosts}
         with lab.no_segments(*hosts):
             p = lab.run("h2", SYSTEM_PYTHON, SITE, "ask", lab.address("h1"), PORT, REQUESTS)
