@@ -3,7 +3,7 @@
  * ack: both sides of acknowledging. When ours is owed it rides on data if there is any in time; what the
  * peer's says is checked against what was sent before anything is believed.
  */
-#include "transport/conn.h"
+#include "transport/qp.h"
 
 void tp_ack_later(struct tp_conn *c, uint64_t now)
 {
@@ -113,7 +113,8 @@ static uint32_t cumulative_input(struct tp_conn *c, uint64_t cum, const struct w
 			}
 		}
 	}
-	c->snd_acked += (uint32_t)(last->off + last->len - (uint32_t)c->snd_acked);
+	if (__builtin_expect(!c->messages, 1))
+		c->snd_acked += (uint32_t)(last->off + last->len - (uint32_t)c->snd_acked);
 	c->snd_una = cum;
 	if (cum >= c->recovery_end)
 		c->recovering = false;
@@ -144,8 +145,22 @@ static void tell_congestion_control(
 	c->cwnd = c->tp->cc->acked(c->cc_state, &a);
 }
 
+static void tell_queue_pair(struct tp_conn *c, unsigned *events)
+{
+	if (!c->qp)
+		return;
+	tp_requester_progress(c->qp);
+	tp_responder_progress(c->qp);
+	if (c->fin_acked)
+		*events |= TP_EV_DRAINED;
+}
+
 static void tell_application(struct tp_conn *c, unsigned *events)
 {
+	if (__builtin_expect(c->messages, 0)) {
+		tell_queue_pair(c, events);
+		return;
+	}
 	if (c->want_writable && tp_is_roomy(c->snd.size, c->snd_end - c->snd_acked)) {
 		c->want_writable = false;
 		*events |= TP_EV_WRITABLE;

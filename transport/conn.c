@@ -3,7 +3,7 @@
  * conn: birth, death and names of connections, and the one timer each of them has. Whoever may end a
  * connection says so in its return value; nothing else keeps a pointer across a call.
  */
-#include "transport/conn.h"
+#include "transport/qp.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -132,13 +132,21 @@ void tp_conn_set_state(struct tp_conn *c, enum conn_state state)
 	c->state = (uint8_t)state;
 }
 
-/* Takes it off everything that packets and time can reach it by. */
-static void detach(struct tp_conn *c)
+void tp_conn_for_messages(struct tp_conn *c, unsigned reads)
+{
+	c->messages = true;
+	c->reads = (uint16_t)reads;
+	c->rcv_limit = 0;
+	tp_pool_ring_put(c->tp, &c->rcv);
+}
+
+/* Takes it off everything that packets and time can reach it by; but its peer may still ask why. */
+static void detach(struct tp_conn *c, bool all)
 {
 	struct tp *t = c->tp;
 	uint32_t index = (uint32_t)c->cid & ((1u << TP_CID_BITS) - 1);
 
-	if (t->slots[index] == c) {
+	if (t->slots[index] == c && all) {
 		t->slots[index] = NULL;
 		t->free_index[(t->free_head + t->free_count++) % t->max_conns] = index;
 		t->conn_count--;
@@ -169,7 +177,7 @@ void tp_conn_free(struct tp_conn *c)
 {
 	struct tp *t = c->tp;
 
-	detach(c);
+	detach(c, true);
 	if (c->listener && c->state == CONN_INIT_RECEIVED)
 		c->listener->half_count--;
 	else if (c->listener)
@@ -197,15 +205,19 @@ void tp_conn_fail(struct tp_conn *c, int error)
 		tp_conn_free(c);
 		return;
 	}
-	detach(c);
+	detach(c, !c->nak);
 	tp_conn_set_state(c, CONN_FAILED);
 	c->error = error;
 	c->snd_acked = c->snd_sent = c->snd_end;
+	if (c->qp)
+		tp_qp_failed(c->qp, error);
 	tp_conn_event(c, TP_EV_FAILED);
 }
 
 void tp_conn_abort(struct tp_conn *c, enum wire_reset why, int error)
 {
+	if (why == WIRE_RESET_ACCESS || why == WIRE_RESET_INVALID)
+		c->nak = (uint8_t)why;
 	if (c->peer_cid)
 		tp_control_reset(c->tp, c, why);
 	tp_conn_fail(c, error);
@@ -263,8 +275,9 @@ static bool keepalive(struct tp_conn *c, uint64_t now)
 	bool waited = c->keep_queued;
 
 	c->keep_queued = false;
-	if (c->rcv_fin) { /* nothing more is expected of the peer, and it may have forgotten us in good order
-			   */
+	if (c->rcv_fin && !c->messages) { /* nothing more is expected of the peer, and it may have forgotten
+					   * us in good order
+					   */
 		c->keep_at = NEVER;
 		return true;
 	}

@@ -64,8 +64,12 @@ enum sent_flag {
 struct tp_early {
 	uint32_t off;
 	uint16_t len;
-	uint16_t fin;
+	uint16_t number; /* of messages: low half of the SSN or RSN, */
+	uint8_t op;	 /* and enum wire_opcode */
+	uint8_t flags;	 /* enum early_flag */
 };
+
+enum early_flag { EARLY_FIN = 1, EARLY_LAST = 2 };
 
 /* What a connection needs only while packets are missing. */
 struct tp_reorder {
@@ -73,6 +77,9 @@ struct tp_reorder {
 	struct tp_bits have;
 	struct tp_early early[TP_BITS];
 };
+
+struct tp_qp;
+struct tp_mr;
 
 struct tp_conn {
 	/* identity and receiving */
@@ -85,6 +92,7 @@ struct tp_conn {
 	bool read_shut;	      /* the application reads no more */
 	bool last_ce;	      /* the newest packet had CE */
 	bool limited;	      /* the peer said our window stops it */
+	bool messages;	      /* for a queue pair, not a stream */
 	uint16_t ack_pending; /* in-order packets not acknowledged yet */
 	uint16_t ce_count;    /* packets received with CE, ever */
 	uint32_t ts_recent;   /* timestamp of the newest packet received; 0: none */
@@ -167,12 +175,15 @@ struct tp_conn {
 	uint32_t snd_max, rcv_max; /* bounds of the rings */
 	uint16_t keep_probes, keep_sent;
 	uint8_t attempt, refusal;
-	bool unconfirmed; /* initiator: the responder may not know yet that we have its INIT_ACK */
+	uint8_t nak;		    /* why it failed, to be told to the peer whenever it asks; 0: it is not */
+	uint16_t reads, peer_reads; /* READ and atomic requests that we, and the peer, take at once */
+	bool unconfirmed;	    /* initiator: the responder may not know yet that we have its INIT_ACK */
 	bool initiator;
 	bool reset_on_data;
 	bool peer_bye;
 	bool lingering;
 	int error;
+	struct tp_qp *qp; /* of messages; NULL: not accepted yet */
 	struct tp_listener *listener;
 	struct list lnode;	   /* on one of the listener's lists */
 	struct tp_conn *hash_next; /* by peer_cid */
@@ -187,6 +198,8 @@ struct tp_conn {
 
 struct tp_listener {
 	struct tp *tp;
+	bool messages;
+	uint16_t reads; /* that queue pairs take at once */
 	struct sd_addr local;
 	unsigned backlog, ready_count, half_count;
 	struct list ready; /* acceptable connections */
@@ -226,6 +239,14 @@ struct tp_peer {
 	uint64_t epoch, checked;
 };
 
+/* The memory that requests may name. */
+struct tp_regions {
+	struct tp_mr **slots;
+	uint32_t size;	/* of slots */
+	uint32_t *free; /* a queue: the index that has been free for longest goes first */
+	uint32_t free_head, free_count;
+};
+
 struct tp {
 	uint64_t now;
 	bool late; /* tp_rx.late of the packet being handled */
@@ -257,6 +278,7 @@ struct tp {
 	unsigned control_head, control_count;
 	struct tp_control control[TP_CONTROL_QUEUE];
 	struct tp_wheel wheel;
+	struct tp_regions regions;
 };
 
 /* conn.c */
@@ -283,9 +305,13 @@ static inline struct tp_conn *tp_conn_by_cid(struct tp *t, uint64_t cid)
 	return c && c->cid == cid ? c : NULL;
 }
 
+void tp_qp_event(struct tp_qp *qp, unsigned events);
+
 static inline void tp_conn_event(struct tp_conn *c, unsigned events)
 {
-	if (c->owned)
+	if (__builtin_expect(c->messages && c->qp, 0))
+		tp_qp_event(c->qp, events);
+	else if (c->owned)
 		c->tp->ops.event(c->tp->ctx, c, c->user, events);
 }
 
@@ -297,6 +323,9 @@ static inline void tp_conn_mark(struct tp_conn *c)
 		list_push_back(&c->tp->out, &c->out);
 	}
 }
+
+/* It is for a queue pair: it has no rings. */
+void tp_conn_for_messages(struct tp_conn *c, unsigned reads);
 
 /* Makes sure that tp_conn_timeout runs by then; it works out for itself what is due. */
 static inline void tp_conn_timer(struct tp_conn *c, uint64_t due)
@@ -326,6 +355,10 @@ bool tp_pool_ring(struct tp *t, struct tp_ring *out);
 /* Takes a ring of any size; it is freed later. */
 void tp_pool_ring_put(struct tp *t, struct tp_ring *r);
 struct tp_reorder *tp_pool_reorder(struct tp *t);
+static inline bool tp_pool_has_reorder(const struct tp *t)
+{
+	return t->pool.reorders != NULL;
+}
 /* -ENOMEM; only where memory may be asked for. */
 int tp_pool_add_reorders(struct tp *t);
 void tp_pool_reorder_put(struct tp *t, struct tp_reorder *r);
@@ -346,7 +379,7 @@ bool tp_setup_timeout(struct tp_conn *c, uint64_t now);
 void tp_setup_validated(struct tp_conn *c, uint32_t echo);
 
 /* listener.c */
-struct tp_listener *tp_listener_find(struct tp *t, const struct sd_addr *local);
+struct tp_listener *tp_listener_find(struct tp *t, const struct sd_addr *local, bool messages);
 void tp_listener_ready(struct tp_conn *c);
 
 /* control.c */
@@ -355,6 +388,8 @@ void tp_control_token(const struct tp *t, uint64_t cid, uint8_t out[16]);
 /* Of two tokens or cookies; the time it takes tells nothing about them. */
 bool tp_control_same(const uint8_t a[16], const uint8_t b[16]);
 void tp_control_reset(struct tp *t, const struct tp_conn *c, enum wire_reset why);
+/* One that is no more because of what the peer has asked for, to its peer, who has not heard of it. */
+void tp_control_again(struct tp *t, const struct tp_conn *c, size_t len, const struct tp_rx *rx);
 void tp_control_unknown(struct tp *t, const uint8_t *pkt, size_t len, const struct tp_rx *rx);
 void tp_control_reset_input(struct tp *t, const uint8_t *pkt, size_t len);
 

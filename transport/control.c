@@ -7,7 +7,7 @@
  */
 #include <errno.h>
 
-#include "transport/conn.h"
+#include "transport/qp.h"
 
 #define RESETS_PER_SECOND 10000
 
@@ -32,9 +32,9 @@ void tp_control_token(const struct tp *t, uint64_t cid, uint8_t out[16])
 	sd_siphash128(&t->key_node, &cid, sizeof cid, out);
 }
 
-static void put_reset(struct tp *t, struct tp_control *e, uint64_t cid, enum wire_reset why)
+static void put_reset(struct tp *t, struct tp_control *e, uint64_t cid, enum wire_reset why, uint32_t psn)
 {
-	struct wire_reset_packet r = {.reason = (uint8_t)why, .src_cid = cid};
+	struct wire_reset_packet r = {.reason = (uint8_t)why, .psn = psn, .src_cid = cid};
 
 	tp_control_token(t, cid, r.token);
 	e->len = (uint16_t)tp_wire_put_reset(e->data, &r);
@@ -48,7 +48,7 @@ void tp_control_reset(struct tp *t, const struct tp_conn *c, enum wire_reset why
 	if (!e)
 		return; /* the peer's next packet finds no connection, which has the same effect */
 	e->path = c->path;
-	put_reset(t, e, c->cid, why);
+	put_reset(t, e, c->cid, why, c->nak ? (uint32_t)c->rcv_nxt : 0);
 }
 
 static bool may_reset(struct tp *t)
@@ -96,7 +96,31 @@ void tp_control_unknown(struct tp *t, const uint8_t *pkt, size_t len, const stru
 		return;
 	e = tp_control_new(t, rx);
 	if (e)
-		put_reset(t, e, tp_wire_cid(pkt), why);
+		put_reset(t, e, tp_wire_cid(pkt), why, 0);
+}
+
+void tp_control_again(struct tp *t, const struct tp_conn *c, size_t len, const struct tp_rx *rx)
+{
+	struct tp_control *e;
+
+	if (len <= WIRE_RESET_LEN + WIRE_CRC_LEN || !may_reset(t))
+		return;
+	e = tp_control_new(t, rx);
+	if (e)
+		put_reset(t, e, c->cid, (enum wire_reset)c->nak, (uint32_t)c->rcv_nxt);
+}
+
+/* Which of our packets the peer could not take. */
+static void note_nak(struct tp_conn *c, const struct wire_reset_packet *r)
+{
+	int32_t ahead = (int32_t)(r->psn - (uint32_t)c->snd_una);
+
+	if (!c->qp || (r->reason != WIRE_RESET_ACCESS && r->reason != WIRE_RESET_INVALID))
+		return;
+	if (ahead < 0 || (uint64_t)ahead >= c->snd_nxt - c->snd_una)
+		return;
+	c->qp->nak = r->reason;
+	c->qp->nak_psn = c->snd_una + (uint32_t)ahead;
 }
 
 bool tp_control_same(const uint8_t a[16], const uint8_t b[16])
@@ -111,6 +135,8 @@ bool tp_control_same(const uint8_t a[16], const uint8_t b[16])
 /* Both directions have ended, and only our FIN may not have arrived, or not even that. */
 static bool over_anyway(const struct tp_conn *c, enum wire_reset why)
 {
+	if (c->qp && c->qp->sq.head != c->qp->sq.tail)
+		return false;
 	return c->rcv_fin && c->fin_sent && (c->snd_acked == c->snd_end || why == WIRE_RESET_FINISHED);
 }
 
@@ -136,6 +162,7 @@ void tp_control_reset_input(struct tp *t, const uint8_t *pkt, size_t len)
 		c->fin_acked = true;
 		tp_conn_event(c, TP_EV_DRAINED);
 	} else {
+		note_nak(c, &r);
 		tp_conn_fail(c, -ECONNRESET);
 	}
 }

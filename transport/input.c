@@ -3,7 +3,7 @@
  * input: the way of a packet in. A packet of a connection finds it by the index in its connection id and one
  * comparison; control packets, which are rare, are checked by their trailer first.
  */
-#include "transport/conn.h"
+#include "transport/qp.h"
 
 static void note_arrival(struct tp_conn *c, uint64_t now, const struct wire_packet *p, const struct tp_rx *rx)
 {
@@ -33,12 +33,9 @@ static void process(struct tp_conn *c, uint64_t now, const struct wire_packet *p
 	struct tp *t = c->tp;
 	unsigned events = 0;
 
-	if (__builtin_expect(c->state < CONN_OPEN, 0)) {
-		if (c->state == CONN_INIT_SENT)
-			return; /* overtook INIT_ACK; it will be repeated */
-		tp_setup_validated(c, p->echo);
-	}
 	note_arrival(c, now, p, rx);
+	if (__builtin_expect(c->messages && c->qp, 0))
+		tp_requester_credit(c->qp, p);
 	if (!tp_ack_input(c, now, p, &events)) {
 		t->stats.rx_out_of_window++;
 		return;
@@ -56,6 +53,23 @@ static void process(struct tp_conn *c, uint64_t now, const struct wire_packet *p
 	if (__builtin_expect(c->state >= CONN_CLOSING, 0) && !tp_close_progress(c))
 		return;
 	tp_output_check(c);
+}
+
+/* Of a connection that is not open, or not any more. */
+static bool may_process(struct tp_conn *c, size_t len, const struct wire_packet *p, const struct tp_rx *rx)
+{
+	switch (c->state) {
+	case CONN_INIT_SENT:
+		return false; /* overtook INIT_ACK; it will be repeated */
+	case CONN_INIT_RECEIVED:
+		tp_setup_validated(c, p->echo);
+		return true;
+	case CONN_FAILED:
+		tp_control_again(c->tp, c, len, rx);
+		return false;
+	default:
+		return true;
+	}
 }
 
 static void input_conn(struct tp *t, uint64_t now, const uint8_t *pkt, size_t len, const struct tp_rx *rx)
@@ -78,7 +92,8 @@ static void input_conn(struct tp *t, uint64_t now, const uint8_t *pkt, size_t le
 		t->stats.rx_bad_header++;
 		return;
 	}
-	process(c, now, &p, rx);
+	if (__builtin_expect(c->state == CONN_OPEN, 1) || may_process(c, len, &p, rx))
+		process(c, now, &p, rx);
 }
 
 static void input_control(struct tp *t, const uint8_t *pkt, size_t len, const struct tp_rx *rx)

@@ -5,7 +5,7 @@
  */
 #include <errno.h>
 
-#include "transport/conn.h"
+#include "transport/qp.h"
 
 #define SPARE_PER_LISTENER 64u
 #define SPARE_MAX	   512u
@@ -16,9 +16,9 @@ static struct tp_listener **bucket(struct tp *t, uint16_t port)
 }
 
 /* How well l fits: 0 not at all, 3 exactly. An IPv6 wildcard takes IPv4 too, as a dual-stack socket does. */
-static int match(const struct tp_listener *l, const struct sd_addr *local)
+static int match(const struct tp_listener *l, const struct sd_addr *local, bool messages)
 {
-	if (l->local.port != local->port)
+	if (l->local.port != local->port || l->messages != messages)
 		return 0;
 	if (sd_addr_same_ip(&l->local, local))
 		return 3;
@@ -27,13 +27,13 @@ static int match(const struct tp_listener *l, const struct sd_addr *local)
 	return l->local.family == local->family ? 2 : l->local.family == 6;
 }
 
-struct tp_listener *tp_listener_find(struct tp *t, const struct sd_addr *local)
+struct tp_listener *tp_listener_find(struct tp *t, const struct sd_addr *local, bool messages)
 {
 	struct tp_listener *best = NULL;
 	int best_fit = 0;
 
 	for (struct tp_listener *l = *bucket(t, local->port); l; l = l->next) {
-		int fit = match(l, local);
+		int fit = match(l, local, messages);
 
 		if (fit > best_fit) {
 			best = l;
@@ -54,19 +54,20 @@ static void count_spare(struct tp *t)
 	t->pool.spare = n < SPARE_MAX ? n : SPARE_MAX;
 }
 
-int tp_listen(
-	struct tp *t, const struct sd_addr *local, unsigned backlog, void *user, struct tp_listener **out)
+static int listen_for(struct tp *t, const struct sd_addr *local, unsigned backlog, bool messages, void *user,
+	struct tp_listener **out)
 {
 	struct tp_listener **b = bucket(t, local->port), *l;
 
 	for (l = *b; l; l = l->next)
-		if (sd_addr_equal(&l->local, local))
+		if (sd_addr_equal(&l->local, local) && l->messages == messages)
 			return -EADDRINUSE;
 	l = t->ops.alloc(t->ctx, sizeof *l);
 	if (!l)
 		return -ENOMEM;
 	l->tp = t;
 	l->local = *local;
+	l->messages = messages;
 	l->user = user;
 	list_init(&l->ready);
 	list_init(&l->half);
@@ -79,6 +80,22 @@ int tp_listen(
 	}
 	*out = l;
 	return 0;
+}
+
+int tp_listen(
+	struct tp *t, const struct sd_addr *local, unsigned backlog, void *user, struct tp_listener **out)
+{
+	return listen_for(t, local, backlog, false, user, out);
+}
+
+int tp_qp_listen(struct tp *t, const struct sd_addr *local, unsigned backlog, unsigned max_peer_reads,
+	void *user, struct tp_listener **out)
+{
+	int r = max_peer_reads > TP_MAX_READS ? -EINVAL : listen_for(t, local, backlog, true, user, out);
+
+	if (!r)
+		(*out)->reads = (uint16_t)max_peer_reads;
+	return r;
 }
 
 void tp_listener_set_backlog(struct tp_listener *l, unsigned backlog)

@@ -5,7 +5,7 @@
  * has the same PSN and the same bytes, and everything else is fresh. The congestion window counts packets, so
  * small writes go out one by one while there is room and pile up into full packets when there is none.
  */
-#include "transport/conn.h"
+#include "transport/qp.h"
 
 static bool psn_room(const struct tp_conn *c)
 {
@@ -26,8 +26,11 @@ bool tp_output_new_data(const struct tp_conn *c)
 
 	if (c->pipe >= c->cwnd || !psn_room(c))
 		return false;
-	if (!unsent)
+	if (!unsent) {
+		if (__builtin_expect(c->messages, 0))
+			return c->qp && tp_requester_has(c->qp);
 		return c->fin_wanted && !c->fin_sent;
+	}
 	if (unsent >= c->mss && room >= c->mss)
 		return true;
 	if (room < unsent) /* the window cuts it short: better wait for more, unless nothing would bring it */
@@ -51,7 +54,7 @@ void tp_output_check(struct tp_conn *c)
 }
 
 static void put_base(const struct tp_conn *c, uint64_t now, uint8_t *buf, enum wire_type type, unsigned flags,
-	uint64_t psn, size_t ext_len)
+	enum wire_opcode op, uint64_t psn, size_t ext_len)
 {
 	struct wire_packet p = {
 		.ce_count = c->ce_count,
@@ -65,8 +68,12 @@ static void put_base(const struct tp_conn *c, uint64_t now, uint8_t *buf, enum w
 		flags |= WIRE_F_BYE;
 	if (c->ts_late)
 		flags |= WIRE_F_LATE;
-	tp_wire_put_base(buf, type, flags, type == WIRE_DATA ? WIRE_OP_STREAM : WIRE_OP_NONE, ext_len, &p,
-		c->peer_cid);
+	if (__builtin_expect(c->messages && c->qp, 0)) {
+		flags |= WIRE_F_READY;
+		p.credit = (uint16_t)c->qp->rq.tail;
+		c->qp->credit_told = c->qp->rq.tail;
+	}
+	tp_wire_put_base(buf, type, flags, op, ext_len, &p, c->peer_cid);
 }
 
 /* What the window limit could be; with what was told before it says how much is worth telling. */
@@ -114,7 +121,7 @@ static size_t build_ack(struct tp_conn *c, uint64_t now, uint8_t *buf)
 			tp_bits_get64(&c->reorder->have, c->rcv_nxt + 1 + 64 * (uint64_t)k));
 	if (c->ping_due)
 		flags = WIRE_F_ACKREQ;
-	put_base(c, now, buf, WIRE_ACK, flags, c->snd_nxt, ext);
+	put_base(c, now, buf, WIRE_ACK, flags, WIRE_OP_NONE, c->snd_nxt, ext);
 	acked(c);
 	c->ack_now = c->ping_due = false;
 	return finish(c, now, buf, WIRE_BASE_LEN + ext);
@@ -132,9 +139,20 @@ static size_t build_data(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t
 		c->rcv_limit = window_limit(c);
 		ext += tp_wire_put_ack(buf + WIRE_BASE_LEN + WIRE_STREAM_LEN, c->rcv_limit, 0);
 	}
-	put_base(c, now, buf, WIRE_DATA, flags, psn, ext);
+	put_base(c, now, buf, WIRE_DATA, flags, WIRE_OP_STREAM, psn, ext);
 	if (len)
 		tp_ring_get(&c->snd, off, buf + WIRE_BASE_LEN + ext, len);
+	acked(c);
+	return finish(c, now, buf, WIRE_BASE_LEN + ext + len);
+}
+
+static size_t build_message(
+	struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t psn, size_t len, unsigned flags)
+{
+	enum wire_opcode op;
+	size_t ext = tp_requester_put(c->qp, psn, len, buf + WIRE_BASE_LEN, &op, &flags);
+
+	put_base(c, now, buf, WIRE_DATA, flags, op, psn, ext);
 	acked(c);
 	return finish(c, now, buf, WIRE_BASE_LEN + ext + len);
 }
@@ -157,6 +175,45 @@ static unsigned asking(struct tp_conn *c, uint64_t psn)
 	return flags;
 }
 
+/* The connection's part of sending a packet for the first time. */
+static void note_sent(struct tp_conn *c, uint64_t now, struct tp_sent *s)
+{
+	if (c->snd_una == c->snd_nxt) {
+		if (now - c->last_send > TP_IDLE_RESTART)
+			c->cwnd = c->tp->cc->idle(c->cc_state);
+		c->progress = now;
+	}
+	s->time = now;
+	s->sends = 1;
+	s->flags = 0;
+	c->snd_nxt++;
+	c->pipe++;
+}
+
+static size_t send_new_message(struct tp_conn *c, uint64_t now, uint8_t *buf)
+{
+	uint64_t psn = c->snd_nxt;
+	struct tp_sent *s = &c->sent[psn & c->sent_mask];
+	unsigned flags = 0;
+
+	note_sent(c, now, s);
+	tp_requester_take(c->qp, psn, s);
+	if (s->flags & SENT_FIN) {
+		flags = WIRE_F_FIN;
+		c->fin_sent = true;
+	}
+	if (c->probe_at == NEVER)
+		tp_recovery_arm(c, now);
+	if (c->pipe >= c->cwnd)
+		c->cwnd_limited = true;
+	if ((c->pipe >= c->cwnd || !psn_room(c)) &&
+		(psn - c->ackreq_psn >= TP_ACK_EVERY || psn - c->ackreq_psn >= c->cwnd / 2)) {
+		c->ackreq_psn = psn;
+		flags |= WIRE_F_ACKREQ;
+	}
+	return build_message(c, now, buf, psn, s->len, flags);
+}
+
 static size_t send_new(struct tp_conn *c, uint64_t now, uint8_t *buf)
 {
 	uint64_t psn = c->snd_nxt, off = c->snd_sent, unsent = c->snd_end - off, room = c->snd_limit - off;
@@ -167,19 +224,10 @@ static size_t send_new(struct tp_conn *c, uint64_t now, uint8_t *buf)
 
 	if (len > most)
 		len = most;
-	if (c->snd_una == psn) {
-		if (now - c->last_send > TP_IDLE_RESTART)
-			c->cwnd = c->tp->cc->idle(c->cc_state);
-		c->progress = now;
-	}
-	s->time = now;
+	note_sent(c, now, s);
 	s->off = (uint32_t)off;
 	s->len = (uint16_t)len;
-	s->sends = 1;
-	s->flags = 0;
-	c->snd_nxt++;
 	c->snd_sent += len;
-	c->pipe++;
 	if (c->fin_wanted && c->snd_sent == c->snd_end) {
 		s->flags = SENT_FIN;
 		flags = WIRE_F_FIN;
@@ -212,6 +260,8 @@ static size_t send_again(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t
 		flags |= WIRE_F_FIN;
 	c->retransmits++;
 	c->tp->stats.retransmits++;
+	if (__builtin_expect(c->messages, 0))
+		return build_message(c, now, buf, psn, s->len, flags | WIRE_F_RETX);
 	return build_data(c, now, buf, psn, off, s->len, flags | WIRE_F_RETX,
 		window_due(c) && s->len + WIRE_ACK_LEN <= c->mss);
 }
@@ -244,7 +294,8 @@ static size_t build(struct tp_conn *c, uint64_t now, uint8_t *buf)
 			return send_again(
 				c, now, buf, tp_bits_next(&c->lost_bits, c->snd_una, c->snd_nxt), 0);
 		if (tp_output_new_data(c))
-			return send_new(c, now, buf);
+			return __builtin_expect(c->messages, 0) ? send_new_message(c, now, buf)
+								: send_new(c, now, buf);
 	}
 	return c->ack_now || c->ping_due ? build_ack(c, now, buf) : 0;
 }

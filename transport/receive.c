@@ -8,7 +8,7 @@
  */
 #include <errno.h>
 
-#include "transport/conn.h"
+#include "transport/qp.h"
 
 static bool violation(struct tp_conn *c)
 {
@@ -46,7 +46,7 @@ static bool drain_early(struct tp_conn *c, unsigned *events)
 		if (e->off != (uint32_t)c->rcv_off || c->rcv_fin)
 			return violation(c);
 		tp_bits_clear(&r->have, c->rcv_nxt);
-		advance(c, e->len, e->fin, events);
+		advance(c, e->len, e->flags & EARLY_FIN, events);
 	}
 	if (c->rcv_nxt < c->rcv_high)
 		return true;
@@ -84,9 +84,17 @@ static bool receive_early(struct tp_conn *c, const struct wire_packet *p, uint32
 	e = &r->early[psn % TP_BITS];
 	e->off = (uint32_t)p->offset;
 	e->len = (uint16_t)p->payload_len;
-	e->fin = (p->flags & WIRE_F_FIN) != 0;
+	e->flags = p->flags & WIRE_F_FIN ? EARLY_FIN : 0;
 	place(c, p);
 	return true;
+}
+
+/* Streams and messages do not mix. */
+static bool receive_message(struct tp_conn *c, const struct wire_packet *p, uint32_t ahead, unsigned *events)
+{
+	if (c->messages && p->msg.op != WIRE_OP_STREAM)
+		return tp_responder_input(c, p, ahead, events);
+	return violation(c);
 }
 
 bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *events)
@@ -99,6 +107,8 @@ bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *e
 		tp_ack_soon(c);
 		return true;
 	}
+	if (__builtin_expect(c->messages || p->msg.op != WIRE_OP_STREAM, 0))
+		return receive_message(c, p, (uint32_t)ahead, events);
 	if (c->rcv_fin || p->offset > c->rcv_limit || p->payload_len > c->rcv_limit - p->offset)
 		return violation(c);
 	if (__builtin_expect(c->reset_on_data, 0) && p->payload_len) {

@@ -9,7 +9,7 @@
  */
 #include <errno.h>
 
-#include "transport/conn.h"
+#include "transport/qp.h"
 
 #define GRANULARITY   SD_MS /* of the host's scheduler */
 #define MIN_RTT_AGE   (10 * SD_S)
@@ -156,7 +156,9 @@ static bool outstanding(const struct tp_conn *c)
 /* Written bytes wait for the peer's window, and nothing is on its way that would bring news of it. */
 static bool shut_out(const struct tp_conn *c)
 {
-	return c->snd_end != c->snd_sent && c->snd_limit == c->snd_sent;
+	if (c->snd_end != c->snd_sent)
+		return c->snd_limit == c->snd_sent;
+	return __builtin_expect(c->messages, 0) && c->qp && tp_requester_waits(c->qp);
 }
 
 void tp_recovery_arm(struct tp_conn *c, uint64_t now)

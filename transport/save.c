@@ -125,7 +125,13 @@
 	X(retransmits)                                                                                       \
 	X(path)
 
+/* Queue pairs are not handed over: their memory is the process's. */
 #define LEFT_OUT(X)                                                                                          \
+	X(messages)                                                                                          \
+	X(qp)                                                                                                \
+	X(nak)                                                                                               \
+	X(reads)                                                                                             \
+	X(peer_reads)                                                                                        \
 	X(rcv)                                                                                               \
 	X(tp)                                                                                                \
 	X(snd)                                                                                               \
@@ -271,6 +277,8 @@ static void save_control(struct sd_pack *p, const struct tp *t)
 
 static void save_each(struct tp_conn *c, void *pack)
 {
+	if (c->messages)
+		return;
 	sd_pack_u32(pack, 1);
 	save_conn(pack, c);
 }
@@ -399,7 +407,7 @@ static bool restore_reorder(struct tp *t, struct sd_unpack *u, struct tp_conn *c
 static void attach(struct tp_conn *c, uint64_t due, const struct sd_addr *listener)
 {
 	struct tp *t = c->tp;
-	struct tp_listener *l = listener->family ? tp_listener_find(t, listener) : NULL;
+	struct tp_listener *l = listener->family ? tp_listener_find(t, listener, false) : NULL;
 	uint64_t peer_cid = c->peer_cid;
 	bool queued = c->queued || c->ack_at != NEVER;
 

@@ -9,7 +9,7 @@
  */
 #include <errno.h>
 
-#include "transport/conn.h"
+#include "transport/qp.h"
 
 #define FIRST_RETRY	   (2 * SD_MS)
 #define LAST_RETRY	   (50 * SD_MS)
@@ -76,8 +76,10 @@ size_t tp_setup_build(struct tp_conn *c, uint64_t now, uint8_t *buf)
 		.isn = c->isn,
 		.max_ack_delay_us = (uint32_t)(t->cfg.max_ack_delay_ns / SD_US),
 		.max_payload = c->path.max_payload,
-		.features = c->initiator ? t->cfg.crc : c->crc,
+		.features = (uint16_t)((c->initiator ? t->cfg.crc : c->crc) |
+				       (c->messages ? WIRE_FEAT_MESSAGES : 0)),
 		.window_packets = c->rcv_window,
+		.reads = c->reads,
 		.ts = tp_timestamp(now),
 	};
 
@@ -107,6 +109,7 @@ static void learn(struct tp_conn *c, const struct wire_init *i)
 	if (c->peer_ack_delay > TP_MAX_RTO)
 		c->peer_ack_delay = TP_MAX_RTO;
 	c->peer_epoch = i->epoch;
+	c->peer_reads = i->reads;
 	memcpy(c->peer_token, i->token, sizeof c->peer_token);
 	c->ts_recent = i->ts;
 	c->ts_recent_at = c->last_heard = c->progress = c->tp->now;
@@ -189,6 +192,8 @@ static void respond(struct tp *t, struct tp_listener *l, const struct wire_init 
 		return; /* the initiator asks again; tp_refill comes in between */
 	c->path = path;
 	c->nonce = i->nonce;
+	if (l->messages)
+		tp_conn_for_messages(c, l->reads);
 	learn(c, i);
 	c->listener = l;
 	list_push_back(&l->half, &c->lnode);
@@ -225,7 +230,7 @@ static void init_input(struct tp *t, const struct wire_init *i, const struct tp_
 		return;
 	}
 	local.port = i->dst_port;
-	l = tp_listener_find(t, &local);
+	l = tp_listener_find(t, &local, i->features & WIRE_FEAT_MESSAGES);
 	if (!l) {
 		refuse(t, i, TP_NO_LISTENER, rx);
 		return;
@@ -295,7 +300,13 @@ static void init_ack_input(
 			tp_ack_soon(c);
 		return;
 	}
+	if (c->messages != ((i->features & WIRE_FEAT_MESSAGES) != 0)) {
+		t->stats.rx_bad_header++;
+		return; /* not what was asked for */
+	}
 	learn(c, i);
+	if (c->qp)
+		tp_qp_agree(c->qp);
 	tp_recovery_echo(c, i->echo);
 	c->unconfirmed = true;
 	c->init_due = false;

@@ -2,7 +2,7 @@
 /* tp: one protocol instance: defaults, keys, tables, and the clock's way in. */
 #include <errno.h>
 
-#include "transport/conn.h"
+#include "transport/qp.h"
 
 static bool power_of_two(uint32_t n)
 {
@@ -125,6 +125,7 @@ void tp_destroy(struct tp *t)
 		while (t->listeners[i])
 			tp_listener_close(t->listeners[i]);
 	tp_pool_destroy(t);
+	tp_regions_free(t);
 	if (t->slots)
 		t->ops.free(t->ctx, t->slots, n * sizeof *t->slots);
 	if (t->free_index)

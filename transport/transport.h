@@ -24,6 +24,8 @@ struct tp;	    /* one protocol instance: the connections of one engine */
 struct tp_conn;	    /* one connection */
 struct tp_listener; /* one (address, port) that takes connections */
 struct tp_cc_ops;   /* congestion control, cc.h */
+struct tp_qp;	    /* verbs.h */
+struct tp_cq;
 
 #define TP_UDP_PORT   7747 /* destination port of every packet; the source port is path entropy */
 #define TP_MAX_HEADER 160  /* header, extensions and trailer never exceed this */
@@ -86,12 +88,16 @@ struct tp_ops {
 	bool (*reverse)(void *ctx, const struct tp_rx *rx, struct tp_path *out);
 	void (*found)(void *ctx, const struct tp_found *f);
 	/* Memory, zeroed; may be called only from tp_create, tp_listen, tp_connect, tp_accept, tp_refill,
-	 * tp_write, tp_read, tp_grow, tp_restore and tp_*close/destroy. Rings are page-multiples. */
+	 * tp_write, tp_read, tp_grow, tp_restore, tp_*close/destroy, and those of verbs.h but for posting and
+	 * polling. Rings are page-multiples. */
 	void *(*alloc)(void *ctx, size_t size);
 	void (*free)(void *ctx, void *p, size_t size);
 	/* What is in a ring does not matter until it is written again: its pages may be given back to the
 	 * system. Only from tp_refill. NULL: they stay. */
 	void (*idle)(void *ctx, void *p, size_t size);
+	/* Of queue pairs (verbs.h); NULL if there are none. */
+	void (*qp_event)(void *ctx, struct tp_qp *qp, void *user, unsigned events);
+	void (*completion)(void *ctx, struct tp_cq *cq, void *user);
 };
 
 struct tp_config {

@@ -32,7 +32,141 @@ static bool decode_ack_ext(const uint8_t *x, size_t len, struct wire_packet *out
 	return out->sack_words <= WIRE_SACK_WORDS;
 }
 
-static bool decode_extensions(const uint8_t *x, const uint8_t *end, struct wire_packet *out, bool *stream)
+size_t tp_wire_put_message(uint8_t *b, const struct wire_message *m)
+{
+	size_t len = 0;
+
+	switch (m->op) {
+	case WIRE_OP_SEND:
+		b[0] = WIRE_X_SEND;
+		len = m->has_imm ? WIRE_SEND_IMM_LEN : WIRE_SEND_LEN;
+		be32_put(b + 4, m->number);
+		be32_put(b + 8, m->offset);
+		if (m->has_imm)
+			be32_put(b + 12, m->imm);
+		break;
+	case WIRE_OP_WRITE:
+	case WIRE_OP_WRITE_IMM:
+		b[0] = WIRE_X_WRITE;
+		len = m->op == WIRE_OP_WRITE ? WIRE_WRITE_LEN : WIRE_WRITE_IMM_LEN;
+		be64_put(b + 4, m->rkey);
+		be64_put(b + 12, m->remote);
+		if (m->op == WIRE_OP_WRITE)
+			break;
+		be32_put(b + 20, m->number);
+		be32_put(b + 24, m->imm);
+		break;
+	case WIRE_OP_READ_REQ:
+		b[0] = WIRE_X_READ_REQ;
+		len = WIRE_READ_REQ_LEN;
+		be32_put(b + 4, m->number);
+		be64_put(b + 8, m->rkey);
+		be64_put(b + 16, m->remote);
+		be32_put(b + 24, m->len);
+		break;
+	case WIRE_OP_READ_RESP:
+		b[0] = WIRE_X_READ_RESP;
+		len = WIRE_READ_RESP_LEN;
+		be32_put(b + 4, m->number);
+		be32_put(b + 8, m->offset);
+		break;
+	case WIRE_OP_SWAP:
+	case WIRE_OP_ADD:
+		b[0] = WIRE_X_ATOMIC;
+		len = WIRE_ATOMIC_LEN;
+		be32_put(b + 4, m->number);
+		be64_put(b + 8, m->rkey);
+		be64_put(b + 16, m->remote);
+		be64_put(b + 24, m->operand);
+		be64_put(b + 32, m->compare);
+		break;
+	case WIRE_OP_NONE:
+	case WIRE_OP_STREAM:
+		return 0;
+	}
+	b[1] = (uint8_t)(len / 4);
+	be16_put(b + 2, m->last ? WIRE_M_LAST : 0);
+	return len;
+}
+
+/* The extension that belongs to the opcode; false: it is not as it should be. */
+static bool decode_message(const uint8_t *x, size_t len, struct wire_message *m)
+{
+	unsigned flags = be16_get(x + 2);
+	bool ok = !(flags & ~WIRE_M_LAST);
+
+	m->last = flags & WIRE_M_LAST;
+	switch (m->op) {
+	case WIRE_OP_SEND:
+		if (!ok || (len != WIRE_SEND_LEN && (len != WIRE_SEND_IMM_LEN || !m->last)))
+			return false;
+		m->number = be32_get(x + 4);
+		m->offset = be32_get(x + 8);
+		m->has_imm = len == WIRE_SEND_IMM_LEN;
+		m->imm = m->has_imm ? be32_get(x + 12) : 0;
+		return true;
+	case WIRE_OP_WRITE:
+	case WIRE_OP_WRITE_IMM:
+		m->has_imm = m->op == WIRE_OP_WRITE_IMM;
+		if (!ok || len != (m->has_imm ? WIRE_WRITE_IMM_LEN : WIRE_WRITE_LEN) ||
+			(m->has_imm && !m->last))
+			return false;
+		m->rkey = be64_get(x + 4);
+		m->remote = be64_get(x + 12);
+		m->number = m->has_imm ? be32_get(x + 20) : 0;
+		m->imm = m->has_imm ? be32_get(x + 24) : 0;
+		return true;
+	case WIRE_OP_READ_REQ:
+		if (!ok || len != WIRE_READ_REQ_LEN)
+			return false;
+		m->number = be32_get(x + 4);
+		m->rkey = be64_get(x + 8);
+		m->remote = be64_get(x + 16);
+		m->len = be32_get(x + 24);
+		return m->len <= WIRE_MAX_MESSAGE;
+	case WIRE_OP_READ_RESP:
+		if (!ok || len != WIRE_READ_RESP_LEN)
+			return false;
+		m->number = be32_get(x + 4);
+		m->offset = be32_get(x + 8);
+		return true;
+	case WIRE_OP_SWAP:
+	case WIRE_OP_ADD:
+		if (!ok || len != WIRE_ATOMIC_LEN)
+			return false;
+		m->number = be32_get(x + 4);
+		m->rkey = be64_get(x + 8);
+		m->remote = be64_get(x + 16);
+		m->operand = be64_get(x + 24);
+		m->compare = be64_get(x + 32);
+		return true;
+	case WIRE_OP_NONE:
+	case WIRE_OP_STREAM:
+		break;
+	}
+	return false;
+}
+
+/* The extension that a DATA packet with this opcode has; 0: none. */
+static uint8_t extension_of(uint8_t op)
+{
+	static const uint8_t extensions[] = {
+		[WIRE_OP_STREAM] = WIRE_X_STREAM,
+		[WIRE_OP_SEND] = WIRE_X_SEND,
+		[WIRE_OP_WRITE] = WIRE_X_WRITE,
+		[WIRE_OP_WRITE_IMM] = WIRE_X_WRITE,
+		[WIRE_OP_READ_REQ] = WIRE_X_READ_REQ,
+		[WIRE_OP_READ_RESP] = WIRE_X_READ_RESP,
+		[WIRE_OP_SWAP] = WIRE_X_ATOMIC,
+		[WIRE_OP_ADD] = WIRE_X_ATOMIC,
+	};
+
+	return op < sizeof extensions ? extensions[op] : 0;
+}
+
+/* own: the extension that the opcode wants; *found: it is there. */
+static bool decode_extensions(
+	const uint8_t *x, const uint8_t *end, struct wire_packet *out, uint8_t own, bool *found)
 {
 	while (x < end) {
 		size_t len;
@@ -42,13 +176,16 @@ static bool decode_extensions(const uint8_t *x, const uint8_t *end, struct wire_
 		len = (size_t)x[1] * 4;
 		if (!len || len > (size_t)(end - x))
 			return false;
-		if (x[0] == WIRE_X_STREAM) {
-			if (len != WIRE_STREAM_LEN || *stream)
-				return false;
-			out->offset = be64_get(x + 4);
-			*stream = true;
-		} else if (x[0] == WIRE_X_ACK) {
+		if (x[0] == WIRE_X_ACK) {
 			if (!decode_ack_ext(x, len, out))
+				return false;
+		} else if (x[0] >= WIRE_X_STREAM && x[0] <= WIRE_X_ATOMIC) {
+			if (x[0] != own || *found)
+				return false;
+			*found = true;
+			if (own == WIRE_X_STREAM && len == WIRE_STREAM_LEN)
+				out->offset = be64_get(x + 4);
+			else if (own == WIRE_X_STREAM || !decode_message(x, len, &out->msg))
 				return false;
 		} else if (x[0] & WIRE_X_CRITICAL) {
 			return false;
@@ -58,10 +195,36 @@ static bool decode_extensions(const uint8_t *x, const uint8_t *end, struct wire_
 	return true;
 }
 
+/* DATA: does what it has fit together? */
+static bool is_sound(struct wire_packet *p, uint8_t own, bool found)
+{
+	bool fin = p->flags & WIRE_F_FIN;
+
+	if (p->payload_len > UINT16_MAX || found != (own != 0))
+		return false;
+	switch (p->msg.op) {
+	case WIRE_OP_STREAM:
+		return p->payload_len || fin;
+	case WIRE_OP_NONE:
+		return fin && !p->payload_len;
+	case WIRE_OP_SEND:
+	case WIRE_OP_WRITE:
+	case WIRE_OP_WRITE_IMM:
+	case WIRE_OP_READ_RESP:
+		return !fin;
+	case WIRE_OP_READ_REQ:
+	case WIRE_OP_SWAP:
+	case WIRE_OP_ADD:
+		return !fin && !p->payload_len;
+	}
+	return false;
+}
+
 bool tp_wire_decode(const uint8_t *pkt, size_t len, struct wire_packet *out)
 {
 	size_t hdr;
-	bool stream = false;
+	bool found = false;
+	uint8_t own;
 
 	if (len < WIRE_BASE_LEN || tp_wire_version(pkt) != WIRE_VERSION)
 		return false;
@@ -70,6 +233,7 @@ bool tp_wire_decode(const uint8_t *pkt, size_t len, struct wire_packet *out)
 		return false;
 	out->type = pkt[0] & 15;
 	out->flags = pkt[1];
+	out->credit = be16_get(pkt + 4);
 	out->ce_count = be16_get(pkt + 6);
 	out->psn = be32_get(pkt + 16);
 	out->ack = be32_get(pkt + 20);
@@ -81,17 +245,19 @@ bool tp_wire_decode(const uint8_t *pkt, size_t len, struct wire_packet *out)
 	out->payload = pkt + hdr;
 	out->payload_len = len - hdr;
 	/* nearly every packet is a DATA packet with a STREAM extension and nothing else */
-	if (out->type == WIRE_DATA && hdr == WIRE_BASE_LEN + WIRE_STREAM_LEN &&
+	out->msg.op = (enum wire_opcode)pkt[2];
+	if (out->type == WIRE_DATA && pkt[2] == WIRE_OP_STREAM && hdr == WIRE_BASE_LEN + WIRE_STREAM_LEN &&
 		pkt[WIRE_BASE_LEN] == WIRE_X_STREAM) {
 		out->offset = be64_get(pkt + WIRE_BASE_LEN + 4);
-		stream = pkt[WIRE_BASE_LEN + 1] == WIRE_STREAM_LEN / 4;
-	} else if (!decode_extensions(pkt + WIRE_BASE_LEN, pkt + hdr, out, &stream)) {
-		return false;
-	}
-	if (out->type == WIRE_DATA)
-		return pkt[2] == WIRE_OP_STREAM && stream && out->payload_len <= UINT16_MAX &&
+		return pkt[WIRE_BASE_LEN + 1] == WIRE_STREAM_LEN / 4 && out->payload_len <= UINT16_MAX &&
 		       (out->payload_len || (out->flags & WIRE_F_FIN));
-	return out->type == WIRE_ACK && pkt[2] == WIRE_OP_NONE && !stream && !out->payload_len;
+	}
+	out->msg = (struct wire_message){.op = (enum wire_opcode)pkt[2]};
+	own = out->type == WIRE_DATA ? extension_of(pkt[2]) : 0;
+	if (!decode_extensions(pkt + WIRE_BASE_LEN, pkt + hdr, out, own, &found))
+		return false;
+	return out->type == WIRE_DATA ? is_sound(out, own, found)
+				      : out->type == WIRE_ACK && pkt[2] == WIRE_OP_NONE && !out->payload_len;
 }
 
 static void put_head(uint8_t *b, enum wire_type type, unsigned code, size_t len)
@@ -124,6 +290,7 @@ size_t tp_wire_put_init(uint8_t *b, enum wire_type type, const struct wire_init 
 	be16_put(b + 56, i->max_payload);
 	be16_put(b + 58, i->features);
 	be16_put(b + 60, i->window_packets);
+	be16_put(b + 62, i->reads);
 	be32_put(b + 64, i->ts);
 	be32_put(b + 68, i->echo);
 	memcpy(b + 72, i->token, sizeof i->token);
@@ -148,6 +315,7 @@ bool tp_wire_get_init(const uint8_t *pkt, size_t len, struct wire_init *out)
 	out->max_payload = be16_get(pkt + 56);
 	out->features = be16_get(pkt + 58);
 	out->window_packets = be16_get(pkt + 60);
+	out->reads = be16_get(pkt + 62);
 	out->ts = be32_get(pkt + 64);
 	out->echo = be32_get(pkt + 68);
 	memcpy(out->token, pkt + 72, sizeof out->token);
@@ -196,6 +364,7 @@ bool tp_wire_get_cookie(const uint8_t *pkt, size_t len, struct wire_cookie *out)
 size_t tp_wire_put_reset(uint8_t *b, const struct wire_reset_packet *r)
 {
 	put_head(b, WIRE_RESET, r->reason, WIRE_RESET_LEN);
+	be32_put(b + 4, r->psn);
 	be64_put(b + 8, r->src_cid);
 	memcpy(b + 16, r->token, sizeof r->token);
 	return tp_wire_seal(b, WIRE_RESET_LEN);
@@ -206,6 +375,7 @@ bool tp_wire_get_reset(const uint8_t *pkt, size_t len, struct wire_reset_packet 
 	if (!control_fits(pkt, len, WIRE_RESET_LEN))
 		return false;
 	out->reason = pkt[2];
+	out->psn = be32_get(pkt + 4);
 	out->src_cid = be64_get(pkt + 8);
 	memcpy(out->token, pkt + 16, sizeof out->token);
 	return true;

@@ -44,33 +44,47 @@ enum wire_flag {
 	WIRE_F_ACKREQ = 1 << 0,	 /* answer at once */
 	WIRE_F_RETX = 1 << 1,	 /* not the first transmission of this PSN (for people) */
 	WIRE_F_FIN = 1 << 2,	 /* the stream ends with this packet */
-	WIRE_F_SE = 1 << 3,	 /* reserved: solicited event */
+	WIRE_F_SE = 1 << 3,	 /* solicited event: whoever waits for the message is to be woken */
 	WIRE_F_LIMITED = 1 << 4, /* more bytes wait, but the window is used up */
 	WIRE_F_BYE = 1 << 5,	 /* the sender's application has gone: it reads no more */
 	WIRE_F_LATE = 1 << 6, /* what is echoed was found late: it had waited for a CPU, not in the network */
+	WIRE_F_READY = 1 << 7, /* messages: the sender's queue pair takes requests */
 };
 
 enum wire_opcode {
 	WIRE_OP_NONE = 0,
 	WIRE_OP_STREAM = 1,
-	WIRE_OP_SEND = 2, /* this and the following are reserved */
+	WIRE_OP_SEND = 2,
 	WIRE_OP_WRITE = 3,
-	WIRE_OP_WRITE_IMM = 4,
+	WIRE_OP_WRITE_IMM = 4, /* the last packet of such a write */
 	WIRE_OP_READ_REQ = 5,
 	WIRE_OP_READ_RESP = 6,
+	WIRE_OP_SWAP = 7,
+	WIRE_OP_ADD = 8,
 };
 
 enum wire_ext {
 	WIRE_X_STREAM = 1,
 	WIRE_X_ACK = 2,
-	WIRE_X_SEND = 3, /* this and the following are reserved */
+	WIRE_X_SEND = 3,
 	WIRE_X_WRITE = 4,
 	WIRE_X_READ_REQ = 5,
 	WIRE_X_READ_RESP = 6,
+	WIRE_X_ATOMIC = 7,
 	WIRE_X_CRITICAL = 0x80, /* a packet with an unknown extension that has this bit is dropped */
 };
 
-enum wire_feature { WIRE_FEAT_CRC = 1 << 0 };
+#define WIRE_SEND_LEN	   12
+#define WIRE_SEND_IMM_LEN  16
+#define WIRE_WRITE_LEN	   20
+#define WIRE_WRITE_IMM_LEN 28
+#define WIRE_READ_REQ_LEN  28
+#define WIRE_READ_RESP_LEN 12
+#define WIRE_ATOMIC_LEN	   40
+#define WIRE_MAX_MESSAGE   (1u << 30)
+#define WIRE_M_LAST	   1u /* in the extension's flags: the last fragment */
+
+enum wire_feature { WIRE_FEAT_CRC = 1 << 0, WIRE_FEAT_MESSAGES = 1 << 1 };
 
 /* Why a RESET was sent; for people, but for FINISHED. */
 enum wire_reset {
@@ -80,17 +94,35 @@ enum wire_reset {
 	WIRE_RESET_PROTOCOL = 3, /* the peer broke the protocol */
 	WIRE_RESET_TIMEOUT = 4,	 /* the peer was silent for too long */
 	WIRE_RESET_FINISHED = 5, /* the connection is over and all that the peer sent has arrived */
+	WIRE_RESET_ACCESS = 6,	 /* a request names memory that it may not use that way; psn says which */
+	WIRE_RESET_INVALID = 7,	 /* a request cannot be carried out; psn says which */
+	WIRE_RESET_FAILED = 8,	 /* something here has failed that the peer cannot help */
+};
+
+/* What a DATA packet of a queue pair says, by its opcode. */
+struct wire_message {
+	enum wire_opcode op;
+	bool last;	 /* SEND, WRITE, WRITE_IMM, READ_RESP: nothing follows; the others always are */
+	bool has_imm;	 /* SEND, with last; WRITE_IMM always has */
+	uint32_t number; /* SEND, WRITE_IMM: SSN; READ_REQ, READ_RESP, SWAP, ADD: RSN */
+	uint32_t imm;
+	uint32_t offset;	   /* SEND, READ_RESP: of the payload in the message */
+	uint32_t len;		   /* READ_REQ: what is asked for */
+	uint64_t rkey, remote;	   /* WRITE, WRITE_IMM, READ_REQ, SWAP, ADD: region, and the place in it */
+	uint64_t operand, compare; /* SWAP, ADD */
 };
 
 /* A decoded DATA or ACK packet. Pointers point into the packet. */
 struct wire_packet {
 	uint8_t type, flags;
+	uint16_t credit; /* of messages: SSNs below this may be sent, low half */
 	bool has_window;
 	uint16_t ce_count;
 	uint16_t sack_words;
 	uint32_t psn, ack, ts, echo;
-	uint64_t window; /* with has_window */
-	uint64_t offset; /* DATA */
+	uint64_t window;	 /* with has_window */
+	uint64_t offset;	 /* DATA of a stream */
+	struct wire_message msg; /* other DATA; op is STREAM or NONE (FIN) as well */
 	const uint8_t *payload;
 	size_t payload_len;
 	const uint8_t *sack;
@@ -101,7 +133,7 @@ struct wire_init {
 	uint16_t src_port, dst_port;
 	uint64_t dst_cid, src_cid, nonce, epoch, window;
 	uint32_t isn, max_ack_delay_us, ts, echo;
-	uint16_t max_payload, features, window_packets;
+	uint16_t max_payload, features, window_packets, reads;
 	uint8_t token[16], cookie[16];
 };
 
@@ -117,6 +149,7 @@ struct wire_cookie {
 
 struct wire_reset_packet {
 	uint8_t reason;
+	uint32_t psn;	  /* ACCESS, INVALID */
 	uint64_t src_cid; /* the connection id that the sender of the RESET does not have, or gives up */
 	uint8_t token[16];
 };
@@ -159,7 +192,7 @@ static inline void tp_wire_put_base(uint8_t *b, enum wire_type type, unsigned fl
 	b[1] = (uint8_t)flags;
 	b[2] = (uint8_t)op;
 	b[3] = (uint8_t)((WIRE_BASE_LEN + ext_len) / 4);
-	be16_put(b + 4, 0); /* message credits: no SEND yet */
+	be16_put(b + 4, p->credit);
 	be16_put(b + 6, p->ce_count);
 	be64_put(b + 8, cid);
 	be32_put(b + 16, p->psn);
@@ -175,6 +208,9 @@ static inline void tp_wire_put_stream(uint8_t *b, uint64_t offset)
 	be16_put(b + 2, 0);
 	be64_put(b + 4, offset);
 }
+
+/* Returns the extension's length; 0: the opcode has none. */
+size_t tp_wire_put_message(uint8_t *b, const struct wire_message *m);
 
 /* Returns the extension's length; the words follow with tp_wire_put_sack. */
 static inline size_t tp_wire_put_ack(uint8_t *b, uint64_t window, unsigned sack_words)

@@ -105,21 +105,44 @@ static const char *see_init(struct monitor *m, const uint8_t *pkt, size_t len)
 	return NULL;
 }
 
+/* What tells two fragments of messages apart, and whether the bytes are those of the first time: what a READ
+ * finds may have changed. */
+static void describe_message(const struct wire_message *m, struct sent *now)
+{
+	uint64_t fields[] = {m->op, m->last, m->has_imm, m->has_imm ? m->imm : 0, m->number, m->offset,
+		m->rkey, m->remote, m->len, m->operand, m->compare};
+	const unsigned used = m->op == WIRE_OP_SEND || m->op == WIRE_OP_READ_RESP ? 6
+			      : m->op == WIRE_OP_READ_REQ			  ? 9
+			      : m->op == WIRE_OP_SWAP || m->op == WIRE_OP_ADD	  ? 11
+										  : 8;
+
+	if (m->op == WIRE_OP_WRITE)
+		fields[4] = 0;
+	if (m->op != WIRE_OP_SEND && m->op != WIRE_OP_READ_RESP)
+		fields[5] = 0;
+	now->off = m->op == WIRE_OP_NONE ? 0 : sd_crc32c(0, (uint8_t *)fields, used * sizeof *fields);
+	if (m->op == WIRE_OP_READ_RESP)
+		now->crc = 0;
+}
+
 static const char *see_data(struct end *from, struct end *to, const struct wire_packet *p)
 {
 	uint32_t index = p->psn - from->isn;
 	struct sent now = {.off = p->offset, .len = (uint16_t)p->payload_len, .fin = p->flags & WIRE_F_FIN};
+	bool stream = p->msg.op == WIRE_OP_STREAM;
 	const struct sent *then;
 
 	now.crc = sd_crc32c(0, p->payload, p->payload_len);
 	if (index >= to->acked + to->window)
 		return "more packets in flight than the peer remembers";
-	if (p->offset + p->payload_len > to->limit)
+	if (!stream)
+		describe_message(&p->msg, &now);
+	else if (p->offset + p->payload_len > to->limit)
 		return "bytes beyond the peer's window";
 	if (index > from->count)
 		return "a packet number was left out";
 	if (index == from->count) {
-		if (from->fin || p->offset != from->bytes)
+		if ((from->fin && p->msg.op != WIRE_OP_READ_RESP) || (stream && p->offset != from->bytes))
 			return "new bytes that do not follow the earlier ones";
 		if (p->flags & WIRE_F_RETX)
 			return "a first transmission that says it is not";
@@ -131,7 +154,7 @@ static const char *see_data(struct end *from, struct end *to, const struct wire_
 		}
 		from->sent[from->count++] = now;
 		from->bytes += now.len;
-		from->fin = now.fin;
+		from->fin |= now.fin;
 		return NULL;
 	}
 	then = &from->sent[index];

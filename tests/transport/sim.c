@@ -110,6 +110,20 @@ static void host_found(void *ctx, const struct tp_found *f)
 		h->sim->app->found(h, f);
 }
 
+static void host_qp_event(void *ctx, struct tp_qp *qp, void *user, unsigned events)
+{
+	struct sim_host *h = ctx;
+
+	h->sim->app->qp_event(h, qp, user, events);
+}
+
+static void host_completion(void *ctx, struct tp_cq *cq, void *user)
+{
+	struct sim_host *h = ctx;
+
+	h->sim->app->completion(h, cq, user);
+}
+
 static const struct tp_ops host_ops = {
 	.size = sizeof host_ops,
 	.event = host_event,
@@ -119,6 +133,8 @@ static const struct tp_ops host_ops = {
 	.alloc = host_alloc,
 	.free = host_free,
 	.idle = host_idle,
+	.qp_event = host_qp_event,
+	.completion = host_completion,
 };
 
 void sim_boot(struct sim_host *h)

@@ -40,6 +40,8 @@ struct sim_app {
 	void (*event)(struct sim_host *h, struct tp_conn *c, void *user, unsigned events);
 	void (*acceptable)(struct sim_host *h, struct tp_listener *l, void *user);
 	void (*found)(struct sim_host *h, const struct tp_found *f);
+	void (*qp_event)(struct sim_host *h, struct tp_qp *qp, void *user, unsigned events);
+	void (*completion)(struct sim_host *h, struct tp_cq *cq, void *user);
 	/* The host is awake. Returns when it wants to be, whatever happens. */
 	uint64_t (*run)(struct sim_host *h);
 };

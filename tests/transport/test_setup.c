@@ -99,7 +99,7 @@ static void creation_without_memory(void **state)
 		other.allocs_left = n;
 		if (!tp_listen(other.tp, &any, 8, NULL, &other.listener))
 			break;
-		assert_null(tp_listener_find(other.tp, &any));
+		assert_null(tp_listener_find(other.tp, &any, false));
 		assert_true(other.blocks >= blocks); /* what went into the store stays there */
 	}
 	other.allocs_left = 1;
@@ -575,20 +575,20 @@ static void the_most_specific_listener_takes_it(void **state)
 	own.port = 80;
 	port.port = 80 + TP_PORT_BUCKETS; /* the same bucket, another port */
 	assert_int_equal(tp_listen(p.tp, &port, 1, NULL, &lo), 0);
-	assert_null(tp_listener_find(p.tp, &own));
+	assert_null(tp_listener_find(p.tp, &own, false));
 	assert_int_equal(tp_listen(p.tp, &any6, 1, NULL, &l6), 0);
-	assert_ptr_equal(tp_listener_find(p.tp, &own), l6); /* a dual-stack wildcard */
+	assert_ptr_equal(tp_listener_find(p.tp, &own, false), l6); /* a dual-stack wildcard */
 	assert_int_equal(tp_listen(p.tp, &any4, 1, NULL, &l4), 0);
-	assert_ptr_equal(tp_listener_find(p.tp, &own), l4);
+	assert_ptr_equal(tp_listener_find(p.tp, &own, false), l4);
 	assert_int_equal(tp_listen(p.tp, &own, 1, NULL, &lo), 0);
-	assert_ptr_equal(tp_listener_find(p.tp, &own), lo);
+	assert_ptr_equal(tp_listener_find(p.tp, &own, false), lo);
 	assert_int_equal(tp_listen(p.tp, &own, 1, NULL, &lo), -EADDRINUSE);
 	tp_listener_close(lo);
-	assert_ptr_equal(tp_listener_find(p.tp, &own), l4);
+	assert_ptr_equal(tp_listener_find(p.tp, &own, false), l4);
 	own.ip[3]++;
-	assert_ptr_equal(tp_listener_find(p.tp, &own), l4);
+	assert_ptr_equal(tp_listener_find(p.tp, &own, false), l4);
 	own.family = 6;
-	assert_ptr_equal(tp_listener_find(p.tp, &own), l6);
+	assert_ptr_equal(tp_listener_find(p.tp, &own, false), l6);
 }
 
 static void closing_a_listener_resets_what_waits(void **state)

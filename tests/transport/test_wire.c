@@ -79,6 +79,54 @@ static const uint8_t reply_vector[] = {
 	0x25, 0xb5, 0x9b, 0xe8,
 };
 
+/* The fragments of messages, without trailer. */
+struct message_vector {
+	const char *bytes;
+	size_t len, payload;
+	unsigned flags, credit;
+	struct wire_message m;
+};
+
+#define SSN 0xfffffff0u
+#define KEY 0xa1a2a3a4a5a6a7a8ull
+#define AT  0x1020304050ull
+
+static const struct message_vector message_vectors[] = {
+	{"\x11\x88\x02\x0b\xbe\xef\x02\x03\x01\x23\x45\x67\x89\xab\xcd\xef\xff\xff\xff\xfe\x80\x00\x00\x01"
+		"\x11\x22\x33\x44\x55\x66\x77\x88\x03\x03\x00\x00\xff\xff\xff\xf0\x00\x01\x02\x03\x68\x65\x6c\x6c"
+		"\x6f",
+		49, 5, 0x88, 48879, {.op = WIRE_OP_SEND, .number = SSN, .offset = 0x10203}},
+	{"\x11\x80\x02\x0c\x00\x01\x02\x03\x01\x23\x45\x67\x89\xab\xcd\xef\xff\xff\xff\xfe\x80\x00\x00\x01"
+		"\x11\x22\x33\x44\x55\x66\x77\x88\x03\x04\x00\x01\xff\xff\xff\xf0\x00\x00\x00\x00\xca\xfe\xba\xbe",
+		48, 0, 0x80, 1, {.op = WIRE_OP_SEND, .number = SSN, .last = true, .has_imm = true, .imm = 0xcafebabe}},
+	{"\x11\x80\x03\x0d\x00\x02\x02\x03\x01\x23\x45\x67\x89\xab\xcd\xef\xff\xff\xff\xfe\x80\x00\x00\x01"
+		"\x11\x22\x33\x44\x55\x66\x77\x88\x04\x05\x00\x01\xa1\xa2\xa3\xa4\xa5\xa6\xa7\xa8\x00\x00\x00\x10"
+		"\x20\x30\x40\x50\x68\x65\x6c\x6c\x6f",
+		57, 5, 0x80, 2, {.op = WIRE_OP_WRITE, .last = true, .rkey = KEY, .remote = AT}},
+	{"\x11\x80\x04\x0f\x00\x03\x02\x03\x01\x23\x45\x67\x89\xab\xcd\xef\xff\xff\xff\xfe\x80\x00\x00\x01"
+		"\x11\x22\x33\x44\x55\x66\x77\x88\x04\x07\x00\x01\xa1\xa2\xa3\xa4\xa5\xa6\xa7\xa8\x00\x00\x00\x10"
+		"\x20\x30\x40\x50\xff\xff\xff\xf0\xca\xfe\xba\xbe\x68\x65\x6c\x6c\x6f",
+		65, 5, 0x80, 3, {.op = WIRE_OP_WRITE_IMM, .last = true, .has_imm = true, .rkey = KEY, .remote = AT, .number = SSN, .imm = 0xcafebabe}},
+	{"\x11\x80\x05\x0f\x00\x04\x02\x03\x01\x23\x45\x67\x89\xab\xcd\xef\xff\xff\xff\xfe\x80\x00\x00\x01"
+		"\x11\x22\x33\x44\x55\x66\x77\x88\x05\x07\x00\x00\xff\xff\xff\xf0\xa1\xa2\xa3\xa4\xa5\xa6\xa7\xa8"
+		"\x00\x00\x00\x10\x20\x30\x40\x50\x40\x00\x00\x00",
+		60, 0, 0x80, 4, {.op = WIRE_OP_READ_REQ, .number = SSN, .rkey = KEY, .remote = AT, .len = 1u << 30}},
+	{"\x11\x80\x06\x0b\x00\x05\x02\x03\x01\x23\x45\x67\x89\xab\xcd\xef\xff\xff\xff\xfe\x80\x00\x00\x01"
+		"\x11\x22\x33\x44\x55\x66\x77\x88\x06\x03\x00\x01\xff\xff\xff\xf0\x00\x01\x02\x03\x68\x65\x6c\x6c"
+		"\x6f",
+		49, 5, 0x80, 5, {.op = WIRE_OP_READ_RESP, .last = true, .number = SSN, .offset = 0x10203}},
+	{"\x11\x80\x07\x12\x00\x06\x02\x03\x01\x23\x45\x67\x89\xab\xcd\xef\xff\xff\xff\xfe\x80\x00\x00\x01"
+		"\x11\x22\x33\x44\x55\x66\x77\x88\x07\x0a\x00\x00\xff\xff\xff\xf0\xa1\xa2\xa3\xa4\xa5\xa6\xa7\xa8"
+		"\x00\x00\x00\x10\x20\x30\x40\x50\x11\x11\x11\x11\x22\x22\x22\x22\x33\x33\x33\x33\x44\x44\x44\x44",
+		72, 0, 0x80, 6, {.op = WIRE_OP_SWAP, .number = SSN, .rkey = KEY, .remote = AT, .operand = 0x1111111122222222, .compare = 0x3333333344444444}},
+	{"\x11\x80\x08\x12\x00\x07\x02\x03\x01\x23\x45\x67\x89\xab\xcd\xef\xff\xff\xff\xfe\x80\x00\x00\x01"
+		"\x11\x22\x33\x44\x55\x66\x77\x88\x07\x0a\x00\x00\xff\xff\xff\xf0\xa1\xa2\xa3\xa4\xa5\xa6\xa7\xa8"
+		"\x00\x00\x00\x10\x20\x30\x40\x50\x11\x11\x11\x11\x22\x22\x22\x22\x00\x00\x00\x00\x00\x00\x00\x00",
+		72, 0, 0x80, 7, {.op = WIRE_OP_ADD, .number = SSN, .rkey = KEY, .remote = AT, .operand = 0x1111111122222222}},
+	{"\x11\x84\x00\x08\x00\x08\x02\x03\x01\x23\x45\x67\x89\xab\xcd\xef\xff\xff\xff\xfe\x80\x00\x00\x01"
+		"\x11\x22\x33\x44\x55\x66\x77\x88",
+		32, 0, 0x84, 8, {.op = WIRE_OP_NONE}},
+};
 /* clang-format on */
 
 /* Decodes a copy of exactly len bytes, so that a sanitizer sees a read beyond. */
@@ -443,9 +491,78 @@ static void contradictions(void **state)
 	assert_false(decode(buf, len, &p));
 }
 
+static bool same_message(const struct wire_message *a, const struct wire_message *b)
+{
+	return a->op == b->op && a->last == b->last && a->has_imm == b->has_imm && a->number == b->number &&
+	       a->imm == b->imm && a->offset == b->offset && a->len == b->len && a->rkey == b->rkey &&
+	       a->remote == b->remote && a->operand == b->operand && a->compare == b->compare;
+}
+
+static void messages(void **state)
+{
+	for (size_t i = 0; i < sizeof message_vectors / sizeof *message_vectors; i++) {
+		const struct message_vector *v = &message_vectors[i];
+		const uint8_t *bytes = (const uint8_t *)v->bytes;
+		struct wire_packet p = {.psn = 0xfffffffe,
+			.ack = 0x80000001,
+			.ts = 0x11223344,
+			.echo = 0x55667788,
+			.ce_count = 0x0203,
+			.credit = (uint16_t)v->credit};
+		uint8_t buf[128];
+		size_t ext = tp_wire_put_message(buf + WIRE_BASE_LEN, &v->m);
+
+		tp_wire_put_base(buf, WIRE_DATA, v->flags, v->m.op, ext, &p, CID);
+		memcpy(buf + WIRE_BASE_LEN + ext, "hello", v->payload);
+		assert_int_equal(WIRE_BASE_LEN + ext + v->payload, v->len);
+		assert_memory_equal(buf, bytes, v->len);
+		assert_true(decode(bytes, v->len, &p));
+		assert_true(same_message(&p.msg, &v->m));
+		assert_int_equal(p.credit, v->credit);
+		assert_int_equal(p.payload_len, v->payload);
+	}
+}
+
+/* What belongs to one opcode beside another; flags and lengths that none has. */
+static void messages_that_are_none(void **state)
+{
+	for (size_t i = 0; i < sizeof message_vectors / sizeof *message_vectors; i++) {
+		const struct message_vector *v = &message_vectors[i];
+		struct wire_packet p;
+		uint8_t buf[128];
+
+		for (unsigned op = 0; op < 256; op++) {
+			bool writes = v->m.op == WIRE_OP_SWAP || v->m.op == WIRE_OP_ADD;
+
+			memcpy(buf, v->bytes, v->len);
+			buf[2] = (uint8_t)op;
+			/* Both atomics look the same. */
+			assert_true(decode(buf, v->len, &p) ==
+				    (op == v->m.op || (writes && (op == WIRE_OP_SWAP || op == WIRE_OP_ADD))));
+		}
+		for (unsigned cut = 0; cut < v->len; cut++) {
+			bool ok = decode((const uint8_t *)v->bytes, cut, &p);
+
+			assert_true(!ok || cut >= v->len - v->payload);
+		}
+		memcpy(buf, v->bytes, v->len);
+		buf[1] ^= WIRE_F_FIN;
+		assert_false(decode(buf, v->len, &p));
+		if (v->m.op == WIRE_OP_NONE)
+			continue;
+		for (unsigned bit = 1; bit < 16; bit++) {
+			memcpy(buf, v->bytes, v->len);
+			buf[WIRE_BASE_LEN + 2 + !(bit / 8)] ^= (uint8_t)(1u << bit % 8);
+			assert_false(decode(buf, v->len, &p));
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(messages),
+		cmocka_unit_test(messages_that_are_none),
 		cmocka_unit_test(data_packet),
 		cmocka_unit_test(ack_packet),
 		cmocka_unit_test(data_with_window),
