@@ -76,7 +76,9 @@ def run_suites(count, build, options, sanitized):
                ASAN_OPTIONS="abort_on_error=1:detect_stack_use_after_return=0", UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1")
     command = ["meson", "test", "-C", str(build), "--no-rebuild", "--timeout-multiplier", "4" if sanitized else "1"]
     if options.quick:
-        command += ["--no-suite", "e2e", "--no-suite", "long"]
+        command += ["--no-suite", "e2e"]
+    if not options.long or sanitized:
+        command += ["--no-suite", "long"]
     log = build / "meson-logs" / "testlog.json"
     log.unlink(missing_ok=True)
     print(f"Suites in {build.name}:", flush=True)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Bugs that are planted in the transport, one at a time, and which suite has to see each of them.
+
+    mutations.py SOURCE_ROOT [WORD...]      only those whose description has one of the words
+
+A suite that sees nothing wrong with a planted bug would not see it if somebody made it.
+"""
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HELPERS = {"sim": ["monitor", "sim"], "verbs": ["monitor", "sim"], "verbs_sim": ["monitor", "sim"], "recovery": ["monitor", "sim"],
+           "stream": ["puppet"], "attack": ["puppet"], "life": ["puppet"], "setup": ["puppet"]}
+CFLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-fno-strict-aliasing", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+# What is wrong, where, the text, what stands there instead, and the suites of which one at least must fail.
+MUTATIONS = [
+    # lost, repeated and misplaced bytes
+    ("stream: the last byte of an early packet is lost", "receive.c", "\te->len = (uint16_t)p->payload_len;",
+     "\te->len = (uint16_t)(p->payload_len > 1 ? p->payload_len - 1 : 1);", ["sim"]),
+    ("stream: bytes are placed one too far", "ring.h", "size_t at = off & (r->size - 1), first = r->size - at;\n\n\tif (__builtin_expect(len <= first, 1)) {\n\t\tmemcpy(r->data + at, src, len);",
+     "size_t at = (off + 1) & (r->size - 1), first = r->size - at;\n\n\tif (__builtin_expect(len <= first, 1)) {\n\t\tmemcpy(r->data + at, src, len);", ["stream", "sim"]),
+    ("stream: a duplicate is delivered again", "receive.c", "\tif (__builtin_expect(ahead < 0, 0)) {", "\tif (__builtin_expect(ahead < -1, 0)) {",
+     ["stream", "sim"]),
+    ("messages: the last byte of a message is lost", "responder.c",
+     "\ttp_sge_scatter(w->sg, (uint32_t)p->msg.offset, p->payload, p->payload_len);\n\tnote_imm",
+     "\ttp_sge_scatter(w->sg, (uint32_t)p->msg.offset, p->payload, p->payload_len - p->msg.last * (p->payload_len > 0));\n\tnote_imm",
+     ["verbs", "verbs_sim"]),
+    # memory
+    ("region: a stale key is honoured", "region.c", "if (!mr || mr->rkey != rkey || mr->pd", "if (!mr || mr->pd", ["verbs"]),
+    ("region: another domain's key is honoured", "region.c", "|| mr->pd != qp->pd ||", "||", ["verbs"]),
+    ("region: rights are not looked at", "region.c", "|| (mr->access & access) != access)\n\t\treturn NULL;", ")\n\t\treturn NULL;", ["verbs"]),
+    ("region: the bound is missed by one", "region.c", "return len <= mr->len && offset <= mr->len - len ? mr : NULL;",
+     "return len <= mr->len && offset <= mr->len - len + 1 ? mr : NULL;", ["verbs"]),
+    ("region: the bound wraps", "region.c", "return len <= mr->len && offset <= mr->len - len ? mr : NULL;",
+     "return offset + len <= mr->len ? mr : NULL;", ["verbs"]),
+    ("region: requests outlive their region", "region.c", "\t\t\tif (uses(qp, mr))", "\t\t\tif (0 && uses(qp, mr))", ["verbs", "verbs_sim"]),
+    ("messages: one byte more than the receive has", "responder.c",
+     "\tif (p->payload_len > w->len || p->msg.offset > w->len - p->payload_len) {\n\t\tif (!early)",
+     "\tif (p->payload_len > w->len + 1 || p->msg.offset > w->len + 1 - p->payload_len) {\n\t\tif (!early)", ["verbs"]),
+    # windows and credits
+    ("stream: bytes beyond the window are sent", "output.c", "size_t len = unsent < room ? unsent : room,", "size_t len = unsent,", ["stream", "sim"]),
+    ("stream: bytes beyond the window are taken", "receive.c", "p->offset > c->rcv_limit || p->payload_len > c->rcv_limit - p->offset)",
+     "p->offset > c->rcv_limit || p->payload_len > 1 + c->rcv_limit - p->offset)", ["attack", "stream", "sim"]),
+    ("messages: a SEND does not wait for a credit", "requester.c", "(int32_t)(w->number - qp->peer_credit) >= 0)", "(int32_t)(w->number - qp->peer_credit) > 0)",
+     ["verbs", "verbs_sim"]),
+    ("messages: more READs than the peer takes", "requester.c", "return !is_read(w) || outstanding(qp) < qp->max_reads;",
+     "return !is_read(w) || outstanding(qp) <= qp->max_reads;", ["verbs", "verbs_sim"]),
+    ("more packets than the peer remembers", "output.c", "return flying <= c->sent_mask && flying < c->snd_window;",
+     "return flying <= c->sent_mask && flying <= c->snd_window;", ["sim", "stream"]),
+    # completions
+    ("messages: complete before it has arrived", "requester.c", "return w->over && qp->conn->snd_una >= w->end_psn;",
+     "return w->over && qp->conn->snd_una + 1 >= w->end_psn;", ["verbs", "verbs_sim"]),
+    ("messages: a completion overtakes another", "cq.c", "\tcq->ring[cq->tail++ & cq->mask] = *wc;",
+     "\tcq->ring[cq->tail & cq->mask] = *wc;\n\tif (cq->tail != cq->head && cq->tail % 7 == 0) {\n\t\tstruct tp_wc was = cq->ring[(cq->tail - 1) & cq->mask];\n\n"
+     "\t\tcq->ring[(cq->tail - 1) & cq->mask] = *wc;\n\t\tcq->ring[cq->tail & cq->mask] = was;\n\t}\n\tcq->tail++;", ["verbs", "verbs_sim"]),
+    ("messages: what is posted is not flushed", "qp.c", "\t\tstatus = TP_WC_FLUSHED;\n\t}", "\t\tstatus = TP_WC_FLUSHED;\n\t\tif (qp->sq.tail - qp->sq.head == 1)\n\t\t\tbreak;\n\t}",
+     ["verbs", "verbs_sim"]),
+    ("messages: a fence does not hold", "requester.c", "\tif (w->flags & TP_FENCE && outstanding(qp))", "\tif (0)", ["verbs"]),
+    # leaks
+    ("a reorder block is not given back", "receive.c", "\ttp_pool_reorder_put(c->tp, r);\n\tc->reorder = NULL;", "\tc->reorder = NULL;", ["sim", "stream"]),
+    ("messages: a place in the completion queue is lost", "cq.c", "\tcq->posted--;\n\tcq->ring", "\tcq->posted -= cq->tail % 16 != 0;\n\tcq->ring", ["verbs", "verbs_sim"]),
+    # standing still
+    ("a lost packet is never sent again", "output.c", "if (__builtin_expect(c->lost && c->pipe < c->cwnd, 0))\n\t\t\treturn", "if (0)\n\t\t\treturn", ["sim", "recovery"]),
+    ("a shut window is never asked about", "recovery.c", "\telse if (shut_out(c) || c->unconfirmed)", "\telse if (c->unconfirmed)", ["sim", "stream"]),
+    ("messages: nobody says that there are credits", "responder.c", "\t\ttp_ack_soon(c); /* the peer may be waiting for it */", "\t\t;", ["verbs", "verbs_sim"]),
+    ("messages: answers are never given", "requester.c", "\treturn qp->in_send != qp->in_next;", "\treturn false;", ["verbs", "verbs_sim"]),
+]
+
+class Bench:
+    def __init__(self, root, directory):
+        self.root, self.dir = root, Path(directory)
+        self.objects = {}
+        for folder in ("base", "transport"):
+            for c in sorted((root / folder).glob("*.c")):
+                self.objects[f"{folder}/{c.name}"] = self.compile(c, f"{folder}-{c.stem}")
+        for name in {h for hs in HELPERS.values() for h in hs} | {f"test_{t}" for t in HELPERS}:
+            self.objects[f"tests/{name}"] = self.compile(root / "tests/transport" / f"{name}.c", f"tests-{name}")
+        self.wait()
+
+    def compile(self, c, name, include=None):
+        out = self.dir / f"{name}.o"
+        dirs = [f"-I{d}" for d in (([include] if include else []) + [self.root, self.root / "tests/transport"])]
+        self.running = getattr(self, "running", [])
+        self.running.append((c, subprocess.Popen(["cc", *CFLAGS, *dirs, "-c", str(c), "-o", str(out)])))
+        if len(self.running) >= (os.cpu_count() or 1):
+            self.wait()
+        return out
+
+    def wait(self):
+        for c, p in self.running:
+            if p.wait():
+                sys.exit(f"{c} does not compile")
+        self.running = []
+
+    def fails(self, suite, objects, seconds):
+        """None: it passes."""
+        binary = self.dir / f"test_{suite}"
+        mine = [o for n, o in objects.items() if not n.startswith("tests/")]
+        mine += [objects[f"tests/{n}"] for n in [f"test_{suite}", *HELPERS[suite]]]
+        subprocess.run(["cc", *CFLAGS, *map(str, mine), "-o", str(binary), "-lcmocka", "-lm", "-lpthread"], check=True)
+        try:
+            r = subprocess.run([str(binary)], capture_output=True, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return "it does not end"
+        return None if r.returncode == 0 else f"status {r.returncode}"
+
+    def planted(self, file, old, new):
+        """The objects with that change: of one file, or of all that include it."""
+        text = (self.root / "transport" / file).read_text()
+        if text.count(old) != 1:
+            sys.exit(f"{file} has {text.count(old)} times instead of once: {old}")
+        tree = self.dir / "planted"
+        (tree / "transport").mkdir(parents=True, exist_ok=True)
+        for f in (tree / "transport").iterdir():
+            f.unlink()
+        (tree / "transport" / file).write_text(text.replace(old, new))
+        objects = dict(self.objects)
+        if file.endswith(".c"):
+            objects[f"transport/{file}"] = self.compile(tree / "transport" / file, "planted")
+        else:
+            for c in sorted((self.root / "transport").glob("*.c")):
+                objects[f"transport/{c.name}"] = self.compile(c, f"planted-{c.stem}", tree)
+        self.wait()
+        return objects
+
+
+def main():
+    root, words = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    wanted = [m for m in MUTATIONS if not words or any(w in m[0] for w in words)]
+    unseen = 0
+    with tempfile.TemporaryDirectory(prefix="sd-mutations-") as directory:
+        bench = Bench(root, directory)
+        for suite in sorted({s for m in wanted for s in m[4]}):
+            why = bench.fails(suite, bench.objects, 600)
+            if why:
+                sys.exit(f"{suite} fails without any bug: {why}")
+        print(f"1..{len(wanted)}", flush=True)
+        for i, (what, file, old, new, suites) in enumerate(wanted, 1):
+            objects = bench.planted(file, old, new)
+            seen = next((f"{s}: {why}" for s in suites if (why := bench.fails(s, objects, 300))), None)
+            unseen += not seen
+            print(f"{'ok' if seen else 'not ok'} {i} - {what} ({seen or 'nobody has seen it: ' + ', '.join(suites)})", flush=True)
+    sys.exit(unseen != 0)
+
+
+main()
