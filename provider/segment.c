@@ -45,6 +45,7 @@
 #define LOCK_PATIENCE	      (2 * SD_S)
 #define LOCK_PATIENCE_HEARSAY SD_MS
 #define LOCK_FORGIVEN	      (60 * SD_S)
+#define LOCK_HALVINGS	      7u /* to 16 ms: whoever is honest may have been taken off its core */
 
 #define LINE _Alignas(64)
 
@@ -158,8 +159,7 @@ static uint64_t patience(const struct segment *s, uint64_t now)
 		return LOCK_PATIENCE_HEARSAY;
 	if (n && now - last_in_vain > LOCK_FORGIVEN)
 		waited_in_vain = n = 0;
-	return n < 10 && LOCK_PATIENCE >> n > LOCK_PATIENCE_HEARSAY ? LOCK_PATIENCE >> n
-								    : LOCK_PATIENCE_HEARSAY;
+	return LOCK_PATIENCE >> (n < LOCK_HALVINGS ? n : LOCK_HALVINGS);
 }
 
 static int in_vain(uint64_t now)

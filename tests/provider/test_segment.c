@@ -1303,7 +1303,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_lock_of_the_dead_is_taken, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_lock_that_is_never_given_up_ends_the_connection, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_lie_is_not_waited_for_again_and_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(killed_writers_leave_whole_records, setup, teardown),
 		cmocka_unit_test_setup_teardown(trim_gives_memory_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_our_own_are_opened, setup, teardown),
@@ -1311,6 +1310,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_lie_ends_the_connection, setup, teardown),
 		cmocka_unit_test_setup_teardown(names_are_tidied, setup, teardown),
 		cmocka_unit_test_setup_teardown(scribbling_does_no_harm, setup, teardown),
+		/* The last: for a minute after it this process has little patience. */
+		cmocka_unit_test_setup_teardown(a_lie_is_not_waited_for_again_and_again, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
