@@ -491,7 +491,9 @@ int port_share_open(struct port *inner, unsigned n, port_share_steer *steer, voi
 	pthread_mutexattr_destroy(&attributes);
 	s->inner = inner;
 	s->n = n;
-	s->most = MOST / (n > 1 ? n - 1 : 1) > MOST_EACH ? MOST / (n > 1 ? n - 1 : 1) : MOST_EACH;
+	s->most = MOST / (n > 1 ? n - 1 : 1);
+	if (s->most < MOST_EACH)
+		s->most = MOST_EACH;
 	atomic_init(&s->n_open, n);
 	s->steer = steer;
 	s->ctx = ctx;

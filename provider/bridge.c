@@ -5,7 +5,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -497,7 +496,7 @@ static int restore_inner(struct bridge *b, struct broker *broker, int fd, struct
 	if (!r)
 		r = pv_shm_attach(b->shm, &end, NULL, inner);
 	else if (r == -ENOENT)
-		close(fd);
+		sd_fd_close(&fd);
 	return r == -ENOENT || r == -EPROTO ? 0 : r;
 }
 

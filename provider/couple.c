@@ -238,15 +238,20 @@ static bool is_over(const struct couple *p)
 
 /* As with TCP, who has closed does not wait for the other one, which may never end: the transport sees to it
  * that its bytes arrive. What it has not read is a reset (RFC 2525 section 2.17). */
-static bool part_from_closed(struct couple *p, unsigned i)
+static bool part_from_closed(struct couple *p)
 {
 	struct pv_info info;
 
-	p->side[i].ep->ops->info(p->side[i].ep, &info);
-	if (!info.peer_closed)
-		return false;
-	part(p, p->side[!i].held_len ? PV_CLOSE_ABORT : PV_CLOSE_GRACEFUL);
-	return true;
+	for (unsigned i = 0; i < 2; i++) {
+		if (!p->side[i].ended)
+			continue;
+		p->side[i].ep->ops->info(p->side[i].ep, &info);
+		if (!info.peer_closed)
+			continue;
+		part(p, p->side[!i].held_len ? PV_CLOSE_ABORT : PV_CLOSE_GRACEFUL);
+		return true;
+	}
+	return false;
 }
 
 static void serve(struct couple *p)
@@ -268,9 +273,7 @@ static void serve(struct couple *p)
 		part(p, PV_CLOSE_GRACEFUL);
 	else if (is_over(p))
 		part(p, PV_CLOSE_ABORT);
-	else if ((p->side[0].ended && part_from_closed(p, 0)) || (p->side[1].ended && part_from_closed(p, 1)))
-		return;
-	else if (more)
+	else if (!part_from_closed(p) && more)
 		is_due(p);
 }
 

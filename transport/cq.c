@@ -7,13 +7,12 @@
 
 int tp_cq_create(struct tp *t, uint32_t capacity, void *user, struct tp_cq **out)
 {
-	uint32_t size = 1;
 	struct tp_cq *cq;
+	uint32_t size;
 
 	if (!capacity || capacity > 1u << 24)
 		return -EINVAL;
-	while (size < capacity)
-		size *= 2;
+	size = tp_queue_size(capacity);
 	cq = t->ops.alloc(t->ctx, sizeof *cq);
 	if (!cq)
 		return -ENOMEM;

@@ -157,11 +157,11 @@ static size_t build_message(
 	return finish(c, now, buf, WIRE_BASE_LEN + ext + len);
 }
 
-/* Flags of a new packet that ask for an ACK or for window: only when we could not go on without. */
-static unsigned asking(struct tp_conn *c, uint64_t psn)
+/* Flags of a new packet that ask for an ACK or for window: only when we could not go on without. limited: the
+ * peer's window cuts the next one short. */
+static inline unsigned asking(struct tp_conn *c, uint64_t psn, bool limited)
 {
-	uint64_t left = c->snd_end - c->snd_sent, room = c->snd_limit - c->snd_sent;
-	bool limited = room < left && room < c->mss, full = c->pipe >= c->cwnd;
+	bool full = c->pipe >= c->cwnd;
 	unsigned flags = limited ? WIRE_F_LIMITED : 0;
 
 	if (full)
@@ -204,14 +204,7 @@ static size_t send_new_message(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	}
 	if (c->probe_at == NEVER)
 		tp_recovery_arm(c, now);
-	if (c->pipe >= c->cwnd)
-		c->cwnd_limited = true;
-	if ((c->pipe >= c->cwnd || !psn_room(c)) &&
-		(psn - c->ackreq_psn >= TP_ACK_EVERY || psn - c->ackreq_psn >= c->cwnd / 2)) {
-		c->ackreq_psn = psn;
-		flags |= WIRE_F_ACKREQ;
-	}
-	return build_message(c, now, buf, psn, s->len, flags);
+	return build_message(c, now, buf, psn, s->len, flags | asking(c, psn, false));
 }
 
 static size_t send_new(struct tp_conn *c, uint64_t now, uint8_t *buf)
@@ -235,7 +228,9 @@ static size_t send_new(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	}
 	if (c->probe_at == NEVER)
 		tp_recovery_arm(c, now);
-	flags |= asking(c, psn);
+	unsent -= len;
+	room -= len;
+	flags |= asking(c, psn, room < unsent && room < c->mss);
 	if (c->snd_sent == c->snd_end) {
 		c->cork_pushed = false;
 		c->cork_until = NEVER;

@@ -9,15 +9,6 @@
 
 /* --- life ---------------------------------------------------------------------------------------------- */
 
-static uint32_t power_of_two(uint32_t n)
-{
-	uint32_t size = 1;
-
-	while (size < n)
-		size *= 2;
-	return size;
-}
-
 static size_t align8(size_t n)
 {
 	return (n + 7) & ~(size_t)7;
@@ -25,7 +16,7 @@ static size_t align8(size_t n)
 
 static int queue_open(struct tp *t, struct tp_wq *q, uint32_t n, size_t stride)
 {
-	uint32_t size = power_of_two(n);
+	uint32_t size = tp_queue_size(n);
 
 	q->stride = (uint32_t)align8(stride);
 	q->mask = size - 1;
@@ -402,15 +393,6 @@ static enum tp_wc_status why(const struct tp_qp *qp)
 	}
 }
 
-static bool refers(const struct tp_sge *sg, unsigned n, const struct tp_mr *mr)
-{
-	for (unsigned i = 0; i < n; i++) {
-		if (mr && sg[i].mr == mr)
-			return true;
-	}
-	return false;
-}
-
 /* What the peer could not take tells that it has taken all before it. */
 static bool has_arrived(const struct tp_qp *qp, const struct tp_swqe *w)
 {
@@ -432,30 +414,26 @@ void tp_qp_failed(struct tp_qp *qp, int error)
 			tp_qp_sent(qp, TP_WC_SUCCESS);
 			continue;
 		}
-		tp_qp_sent(qp, refers(w->sg, w->n_sg, qp->lost_mr) ? TP_WC_PROTECTION : status);
+		tp_qp_sent(qp, tp_sge_names(w->sg, w->n_sg, qp->lost_mr) ? TP_WC_PROTECTION : status);
 		status = TP_WC_FLUSHED;
 	}
 	qp->sq_next = qp->sq.head;
 	while (qp->rq.head != qp->rq.tail) {
 		const struct tp_rwqe *w = rwqe_at(qp, qp->rq.head);
 		struct tp_wc wc = {.opcode = TP_RECV,
-			.status = refers(w->sg, w->n_sg, qp->lost_mr) ? TP_WC_PROTECTION : TP_WC_FLUSHED};
+			.status =
+				tp_sge_names(w->sg, w->n_sg, qp->lost_mr) ? TP_WC_PROTECTION : TP_WC_FLUSHED};
 
 		tp_qp_received(qp, &wc);
 	}
 	tp_responder_forget(qp);
 }
 
-void tp_qp_abort(struct tp_qp *qp, enum wire_reset reason, int error)
-{
-	tp_conn_abort(qp->conn, reason, error);
-}
-
 void tp_qp_lost_region(struct tp_qp *qp, const struct tp_mr *mr)
 {
 	qp->lost_mr = mr;
 	if (qp->conn && qp->conn->state != CONN_FAILED)
-		tp_qp_abort(qp, WIRE_RESET_FAILED, -ECONNABORTED);
+		tp_conn_abort(qp->conn, WIRE_RESET_FAILED, -ECONNABORTED);
 	else
 		tp_qp_failed(qp, -ECONNABORTED);
 	qp->lost_mr = NULL;

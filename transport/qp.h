@@ -73,7 +73,6 @@ struct tp_incoming {
 	struct tp_mr *mr; /* when its turn has come; NULL: an atomic's result */
 	uint64_t rkey, offset, operand, compare;
 	uint64_t end_psn;
-	bool over; /* its last packet has left */
 	uint8_t result[8];
 };
 
@@ -145,6 +144,16 @@ static inline struct tp_incoming *incoming_at(const struct tp_qp *qp, uint32_t r
 	return &qp->incoming[rsn % qp->attr.max_peer_reads];
 }
 
+/* The power of two that n fit in; n at most 2^31. */
+static inline uint32_t tp_queue_size(uint32_t n)
+{
+	uint32_t size = 1;
+
+	while (size < n)
+		size *= 2;
+	return size;
+}
+
 static inline bool is_read(const struct tp_swqe *w)
 {
 	return w->opcode == TP_READ || w->opcode == TP_COMPARE_SWAP || w->opcode == TP_FETCH_ADD;
@@ -160,6 +169,8 @@ static inline bool takes_receive(enum tp_opcode op)
 struct tp_mr *tp_region_of(
 	const struct tp_qp *qp, uint64_t rkey, unsigned access, uint64_t offset, uint64_t len);
 void tp_regions_free(struct tp *t);
+/* Is one of the pieces of this region? */
+bool tp_sge_names(const struct tp_sge *sg, unsigned n, const struct tp_mr *mr);
 /* Copies between a buffer and bytes [off, off + len) of what the pieces name. */
 void tp_sge_gather(const struct tp_sge *sg, uint32_t off, void *to, size_t len);
 void tp_sge_scatter(const struct tp_sge *sg, uint32_t off, const void *from, size_t len);
@@ -184,11 +195,8 @@ static inline void tp_cq_release(struct tp_cq *cq)
 void tp_cq_forget(struct tp_cq *cq, const struct tp_qp *qp);
 
 /* qp.c */
-void tp_qp_event(struct tp_qp *qp, unsigned events);
 /* Its connection has ended. */
 void tp_qp_failed(struct tp_qp *qp, int error);
-/* Ends it, and tells the peer. */
-void tp_qp_abort(struct tp_qp *qp, enum wire_reset why, int error);
 /* A region that its requests refer to is no more. */
 void tp_qp_lost_region(struct tp_qp *qp, const struct tp_mr *mr);
 /* What the peer has said when the connection was set up is known. */

@@ -104,7 +104,7 @@ struct tp_mr *tp_region_of(
 	return len <= mr->len && offset <= mr->len - len ? mr : NULL;
 }
 
-static bool names(const struct tp_sge *sg, unsigned n, const struct tp_mr *mr)
+bool tp_sge_names(const struct tp_sge *sg, unsigned n, const struct tp_mr *mr)
 {
 	for (unsigned i = 0; i < n; i++) {
 		if (sg[i].mr == mr)
@@ -119,13 +119,13 @@ static bool uses(const struct tp_qp *qp, const struct tp_mr *mr)
 	for (uint32_t i = qp->sq.head; i != qp->sq.tail; i++) {
 		const struct tp_swqe *w = swqe_at(qp, i);
 
-		if (!(w->flags & TP_INLINE) && names(w->sg, w->n_sg, mr))
+		if (tp_sge_names(w->sg, w->n_sg, mr))
 			return true;
 	}
 	for (uint32_t i = qp->rq.head; i != qp->rq.tail; i++) {
 		const struct tp_rwqe *w = rwqe_at(qp, i);
 
-		if (names(w->sg, w->n_sg, mr))
+		if (tp_sge_names(w->sg, w->n_sg, mr))
 			return true;
 	}
 	for (uint32_t rsn = qp->in_done; rsn != qp->in_next; rsn++) {

@@ -48,7 +48,7 @@ def keeps_going(p, what):
 
     def all_go_on():
         answers.append(tell(p, "", "rounds"))
-        return all(now > before for now, before in zip(answers[-1]["rounds"], first["rounds"]))
+        return all(later > before for later, before in zip(answers[-1]["rounds"], first["rounds"]))
     until(all_go_on, SECONDS, lambda: f"all connections go on after {what}: {first['rounds']}, {answers[-1]['rounds']}", every=0.05)
     return 1000 * max(a["longest"] for a in answers)
 

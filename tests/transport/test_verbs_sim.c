@@ -72,7 +72,7 @@ struct side {
 	_Alignas(8) uint8_t mem[MEMORY];
 	struct op ops[OPS_MAX];
 	uint32_t n_ops, posted, done; /* ops: to post in all, posted, known to have completed */
-	uint32_t messages, heard;     /* of the peer's: ops looked through, messages received */
+	uint32_t messages;	      /* of the peer's: ops looked through */
 	uint32_t receives, received;  /* posted, completed */
 	unsigned slot_readers[SLOTS]; /* of our own that are under way */
 	uint32_t slot_writer[SLOTS];  /* of the peer's memory: the op, or NONE */
@@ -80,7 +80,7 @@ struct side {
 	uint64_t swapped; /* what our last COMPARE_SWAP has put there */
 	unsigned swaps;	  /* under way */
 	uint64_t pause, resume;
-	bool accepted, ended, failed, told;
+	bool accepted, ended, failed;
 	enum tp_wc_status first_error;
 	bool any_error, flushed;
 	uint64_t end_at;  /* destroyed then, whatever there is */
@@ -506,7 +506,6 @@ static void on_received(struct side *s, const struct tp_wc *wc)
 		return;
 	}
 	o = &from->ops[k];
-	s->heard++;
 	if (wc->opcode != (o->opcode == TP_SEND ? TP_RECV : TP_RECV_WRITE) || wc->len != o->len ||
 		wc->has_imm != o->has_imm || (o->has_imm && wc->imm != o->imm))
 		wrong(from, "it has arrived as another", k);
@@ -623,11 +622,6 @@ static void work(struct side *s)
 	poll_queues(s);
 	if (s->failed && !w->may_fail)
 		wrong(s, "the queue pair has failed", (uint32_t)s->first_error);
-	if (s->failed && !s->told) {
-		s->told = true;
-		if (s->done != s->posted && s->ops[s->posted - 1].signaled)
-			poll_queues(s);
-	}
 	if (now < s->resume || !s->mr || s->failed || !s->peer->mr)
 		return;
 	s->resume = now + (s->pause ? below(s, s->pause) : 0);
