@@ -8,7 +8,7 @@
 #include "base/crc32c.h"
 #include "transport/wire.h"
 
-#define SLOTS 4096
+#define SLOTS 256 /* to begin with */
 
 struct sent {
 	uint64_t off;
@@ -33,15 +33,17 @@ struct end {
 };
 
 struct monitor {
-	struct end *slots[SLOTS];
+	struct end **slots;
+	uint32_t size, used; /* size: a power of two */
 };
 
 struct monitor *monitor_new(void)
 {
 	struct monitor *m = calloc(1, sizeof *m);
 
-	if (!m)
+	if (!m || !(m->slots = calloc(SLOTS, sizeof *m->slots)))
 		abort();
+	m->size = SLOTS;
 	return m;
 }
 
@@ -49,32 +51,50 @@ void monitor_free(struct monitor *m)
 {
 	if (!m)
 		return;
-	for (int i = 0; i < SLOTS; i++) {
+	for (uint32_t i = 0; i < m->size; i++) {
 		if (m->slots[i])
 			free(m->slots[i]->sent);
 		free(m->slots[i]);
 	}
+	free(m->slots);
 	free(m);
 }
 
 static struct end **slot(struct monitor *m, uint64_t cid)
 {
-	uint32_t i = (uint32_t)(cid >> 30) % SLOTS;
+	uint32_t i = (uint32_t)(cid >> 30) & (m->size - 1);
 
 	while (m->slots[i] && m->slots[i]->cid != cid)
-		i = (i + 1) % SLOTS;
+		i = (i + 1) & (m->size - 1);
 	return &m->slots[i];
+}
+
+static void grow(struct monitor *m)
+{
+	struct monitor bigger = {.size = 2 * m->size, .used = m->used};
+
+	bigger.slots = calloc(bigger.size, sizeof *bigger.slots);
+	if (!bigger.slots)
+		abort();
+	for (uint32_t i = 0; i < m->size; i++)
+		if (m->slots[i])
+			*slot(&bigger, m->slots[i]->cid) = m->slots[i];
+	free(m->slots);
+	*m = bigger;
 }
 
 static struct end *learn(struct monitor *m, const struct wire_init *i)
 {
-	struct end **s = slot(m, i->src_cid), *e = *s;
+	struct end *e = *slot(m, i->src_cid);
 
 	if (e)
 		return e;
-	e = *s = calloc(1, sizeof *e);
+	if (2 * ++m->used > m->size)
+		grow(m);
+	e = calloc(1, sizeof *e);
 	if (!e)
 		abort();
+	*slot(m, i->src_cid) = e;
 	e->cid = i->src_cid;
 	e->isn = i->isn;
 	e->limit = i->window;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The simulator: a heap of packets on their way, and hosts that wake. */
+/* The simulator's hosts: their memory, their clocks, and what they do when they are awake. */
 #include "sim.h"
 
 #include <math.h>
@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+
+#define CHECKED 256 /* connections at once */
 
 void sim_fail(struct sim *s, const char *fmt, ...)
 {
@@ -65,6 +67,25 @@ static void host_idle(void *ctx, void *p, size_t size)
 }
 
 /* --- hosts --- */
+
+uint64_t sim_clock(const struct sim_host *h)
+{
+	int64_t passed = (int64_t)(h->sim->now - h->sim->begin);
+
+	return h->sim->now - (uint64_t)h->clock_behind + (uint64_t)(passed * h->clock_ppm / 1000000);
+}
+
+/* When the host's clock will show that. */
+static uint64_t clock_shows(const struct sim_host *h, uint64_t local)
+{
+	int64_t behind = (int64_t)(local - sim_clock(h));
+
+	if (local == SIM_NEVER)
+		return SIM_NEVER;
+	if (behind <= 0)
+		return h->sim->now;
+	return h->sim->now + (uint64_t)((double)behind / (1 + h->clock_ppm / 1e6)) + (h->clock_ppm != 0);
+}
 
 void sim_path(struct sim_host *from, struct sim_host *to, uint16_t local_port, uint16_t peer_port,
 	struct tp_path *out)
@@ -145,7 +166,7 @@ void sim_boot(struct sim_host *h)
 		h->cfg.seed[i] = sd_rng_next(&h->sim->rng);
 	h->alloc_fails = 0;
 	h->may_alloc = true;
-	if (tp_create(&h->cfg, &host_ops, h, h->sim->now, &h->tp))
+	if (tp_create(&h->cfg, &host_ops, h, sim_clock(h), &h->tp))
 		sim_fail(h->sim, "tp_create failed");
 	h->alloc_fails = fails;
 	sim_wake(h);
@@ -199,7 +220,7 @@ void sim_hand_over(struct sim_host *h, void (*listen)(struct sim_host *h),
 	struct sd_unpack u;
 	int r;
 
-	tp_save(h->tp, h->sim->now, &p);
+	tp_save(h->tp, sim_clock(h), &p);
 	tp_destroy(h->tp);
 	h->tp = NULL;
 	if (h->blocks || h->bytes)
@@ -212,7 +233,7 @@ void sim_hand_over(struct sim_host *h, void (*listen)(struct sim_host *h),
 	listen(h);
 	u = (struct sd_unpack){p.data, p.data + p.len};
 	h->may_alloc = true;
-	r = tp_restore(h->tp, h->sim->now, &u, owned, h);
+	r = tp_restore(h->tp, sim_clock(h), &u, owned, h);
 	h->alloc_fails = fails;
 	if (r || u.at != u.end)
 		sim_fail(h->sim, "host %u: restored with %d, %td bytes left", h->index, r, u.end - u.at);
@@ -220,12 +241,20 @@ void sim_hand_over(struct sim_host *h, void (*listen)(struct sim_host *h),
 	sim_wake(h);
 }
 
+/* Earlier events of the heap that wake it find another time here, and do nothing. */
+static void wake_by(struct sim_host *h, uint64_t at)
+{
+	if (at >= h->wake_at)
+		return;
+	h->wake_at = at;
+	sim_heap_push(&h->sim->heap, at, SIM_WAKE, h);
+}
+
 void sim_wake(struct sim_host *h)
 {
 	uint64_t at = h->sim->now + (h->lag ? sd_rng_below(&h->sim->rng, h->lag + 1) : 0);
 
-	if (at < h->wake_at)
-		h->wake_at = at;
+	wake_by(h, at);
 }
 
 void sim_open(
@@ -238,10 +267,13 @@ void sim_open(
 	s->ctx = ctx;
 	s->monitor = monitor_new();
 	sd_rng_seed(&s->rng, seed);
-	s->now = sd_rng_below(&s->rng, 1ull << 50);
+	s->begin = s->now = sd_rng_below(&s->rng, 1ull << 50);
 	for (unsigned i = 0; i < n_hosts; i++) {
 		struct sim_host *h = &s->hosts[i];
 
+		s->links[i] = calloc(n_hosts, sizeof **s->links);
+		if (!s->links[i])
+			abort();
 		h->sim = s;
 		h->index = i;
 		h->addr.family = (uint8_t)family;
@@ -250,7 +282,7 @@ void sim_open(
 		h->max_payload = 1472;
 		h->cfg.rest_ns = (50 * SD_US) << (seed % 12);
 		h->burst = 64;
-		h->wake_at = h->app_at = SIM_NEVER;
+		h->wake_at = SIM_NEVER;
 		h->inbox_tail = &h->inbox;
 		h->cfg.size = sizeof h->cfg;
 		h->cfg.max_conns = 256;
@@ -264,172 +296,16 @@ void sim_close(struct sim *s)
 {
 	for (unsigned i = 0; i < s->n_hosts; i++)
 		sim_crash(&s->hosts[i]);
-	for (size_t i = 0; i < s->heap_len; i++)
-		free(s->heap[i]);
-	free(s->heap);
+	for (unsigned i = 0; i < s->n_hosts; i++) {
+		free(s->links[i]);
+		s->links[i] = NULL;
+	}
+	sim_heap_free(&s->heap);
 	monitor_free(s->monitor);
 	s->monitor = NULL;
-	s->heap = NULL;
-	s->heap_len = s->heap_cap = 0;
 }
 
-/* --- the heap: earliest first --- */
-
-static bool before(const struct sim_packet *a, const struct sim_packet *b)
-{
-	return a->at < b->at || (a->at == b->at && a->order < b->order);
-}
-
-static void heap_push(struct sim *s, struct sim_packet *p)
-{
-	size_t i = s->heap_len++;
-
-	if (s->heap_len > s->heap_cap) {
-		s->heap_cap = s->heap_cap ? 2 * s->heap_cap : 256;
-		s->heap = realloc(s->heap, s->heap_cap * sizeof *s->heap);
-		if (!s->heap)
-			abort();
-	}
-	for (; i && before(p, s->heap[(i - 1) / 2]); i = (i - 1) / 2)
-		s->heap[i] = s->heap[(i - 1) / 2];
-	s->heap[i] = p;
-}
-
-static struct sim_packet *heap_pop(struct sim *s)
-{
-	struct sim_packet *top = s->heap[0], *last = s->heap[--s->heap_len];
-	size_t i = 0;
-
-	for (;;) {
-		size_t child = 2 * i + 1;
-
-		if (child >= s->heap_len)
-			break;
-		if (child + 1 < s->heap_len && before(s->heap[child + 1], s->heap[child]))
-			child++;
-		if (!before(s->heap[child], last))
-			break;
-		s->heap[i] = s->heap[child];
-		i = child;
-	}
-	s->heap[i] = last;
-	return top;
-}
-
-/* --- links --- */
-
-static void describe_control(const uint8_t *data, size_t len)
-{
-	struct wire_init i;
-	struct wire_reset_packet r;
-
-	if ((tp_wire_type(data) == WIRE_INIT || tp_wire_type(data) == WIRE_INIT_ACK) &&
-		tp_wire_get_init(data, len, &i))
-		printf("  port %u to %u, cid %llx for %llx", i.src_port, i.dst_port,
-			(unsigned long long)i.src_cid >> 44, (unsigned long long)i.dst_cid >> 44);
-	if (tp_wire_type(data) == WIRE_RESET && tp_wire_get_reset(data, len, &r))
-		printf("  of cid %llx, reason %u", (unsigned long long)r.src_cid >> 44, r.reason);
-}
-
-static void describe(const struct sim *s, const char *what, const struct sim_packet *p, const uint8_t *data)
-{
-	static const char *const types[16] = {
-		"?", "DATA", "ACK", "INIT", "INIT_ACK", "NAK", "COOKIE", "RESET", "FIND", "REPLY"};
-	struct wire_packet w;
-	size_t len = p->len;
-
-	if (!s->verbose)
-		return;
-	printf("%14.3f us  %u>%u %-5s %-8s %4zu", (double)s->now / 1e3, p->from, p->to, what,
-		types[data[0] & 15] ? types[data[0] & 15] : "?", len);
-	if (tp_wire_crc_ok(data, len)) {
-		describe_control(data, len);
-		len -= WIRE_CRC_LEN;
-	}
-	if (len >= WIRE_BASE_LEN && (data[0] & 15) <= WIRE_ACK && tp_wire_decode(data, len, &w)) {
-		printf("  cid %llx psn %u ack %u flags %02x", (unsigned long long)tp_wire_cid(data) >> 44,
-			w.psn, w.ack, w.flags);
-		if (w.type == WIRE_DATA)
-			printf(" off %llu+%zu", (unsigned long long)w.offset, w.payload_len);
-		if (w.has_window)
-			printf(" window %llu", (unsigned long long)w.window);
-		for (unsigned k = 0; k < w.sack_words; k++)
-			printf(" sack %llx", (unsigned long long)tp_wire_get_sack(&w, k));
-	}
-	printf("\n");
-}
-
-static void damage(struct sim *s, struct sim_packet *p)
-{
-	s->damaged++;
-	switch (sd_rng_below(&s->rng, 4)) {
-	case 0: /* cut off */
-		p->len = (uint16_t)sd_rng_below(&s->rng, p->len + 1);
-		break;
-	case 1: /* padded */
-		p->len = (uint16_t)(p->len + 1 + sd_rng_below(&s->rng, 8));
-		break;
-	case 2:
-		p->data[sd_rng_below(&s->rng, p->len)] ^= (uint8_t)(1u << sd_rng_below(&s->rng, 8));
-		break;
-	case 3:
-		for (uint64_t i = 1 + sd_rng_below(&s->rng, 8); i; i--)
-			p->data[sd_rng_below(&s->rng, p->len)] = (uint8_t)sd_rng_next(&s->rng);
-		break;
-	}
-}
-
-static void put_on_link(
-	struct sim *s, unsigned from, unsigned to, const uint8_t *data, size_t len, bool again)
-{
-	struct sim_link *l = &s->links[from][to];
-	struct sim_packet *p;
-	uint64_t at = s->now;
-
-	p = calloc(1, sizeof *p + len + 8);
-	if (!p)
-		abort();
-	p->from = (uint8_t)from;
-	p->to = (uint8_t)to;
-	p->len = (uint16_t)len;
-	p->order = s->order++;
-	memcpy(p->data, data, len);
-	s->packets++;
-	describe(s, again ? "dup" : "send", p, data);
-	if (l->rate) {
-		if (l->free_at < at)
-			l->free_at = at;
-		if (l->queue && l->free_at - at > l->queue) {
-			describe(s, "queue", p, data);
-			s->lost++;
-			free(p);
-			return;
-		}
-		p->ce = l->mark && l->free_at - at > l->mark;
-		l->free_at += (len + SIM_FRAMING) * SD_S / l->rate;
-		at = l->free_at;
-	}
-	at += l->delay + (l->jitter ? sd_rng_below(&s->rng, l->jitter) : 0);
-	if (sim_chance(s, l->reorder))
-		at += sd_rng_below(&s->rng, l->reorder_delay + 1);
-	else if (at < l->last_arrival)
-		at = l->last_arrival;
-	else
-		l->last_arrival = at;
-	p->at = at;
-	p->ce |= sim_chance(s, l->ce);
-	if (l->down || sim_chance(s, l->loss)) {
-		describe(s, "lose", p, data);
-		s->lost++;
-		free(p);
-		return;
-	}
-	if (sim_chance(s, l->corrupt))
-		damage(s, p);
-	heap_push(s, p);
-	if (!again && sim_chance(s, l->duplicate))
-		put_on_link(s, from, to, data, len, true);
-}
+/* --- running --- */
 
 /* Packet numbers of connections that have not said theirs yet move to where they soon wrap. */
 static void move_isn(const struct sim *s, struct tp_conn *c)
@@ -450,13 +326,12 @@ static void move_isns(struct sim_host *h)
 	}
 }
 
-/* --- running --- */
-
-/* Every packet between the oldest unacknowledged one and the next is thought to be in one of three places. */
+/* Every packet between the oldest unacknowledged one and the next is thought to be in one of three places. Of
+ * many connections some have their turn. */
 static void check_conns(struct sim_host *h)
 {
-	for (uint32_t i = 0; i < h->tp->max_conns; i++) {
-		const struct tp_conn *c = h->tp->slots[i];
+	for (uint32_t n = h->tp->max_conns < CHECKED ? h->tp->max_conns : CHECKED; n; n--) {
+		const struct tp_conn *c = h->tp->slots[h->check_at++ % h->tp->max_conns];
 
 		if (c && (uint64_t)c->pipe + c->lost + c->sacked != c->snd_nxt - c->snd_una)
 			sim_fail(h->sim, "host %u: %u in the network, %u lost, %u received of %llu", h->index,
@@ -475,19 +350,27 @@ static void deliver(struct sim_host *h)
 
 	while ((p = h->inbox)) {
 		struct tp_rx rx = {.local = h->addr, .peer = s->hosts[p->from].addr, .frame = p, .ce = p->ce};
-		uint8_t *exact = malloc(p->len ? p->len : 1); /* a read past the end shall be seen */
 
 		h->inbox = p->next;
-		if (!exact)
-			abort();
-		memcpy(exact, p->data, p->len);
-		if (p->len)
-			describe(s, "recv", p, exact);
-		tp_input(h->tp, s->now, exact, p->len, &rx);
-		free(exact);
+		sim_describe(s, "recv", p);
+		tp_input(h->tp, sim_clock(h), p->data, p->len, &rx);
 		free(p);
 	}
 	h->inbox_tail = &h->inbox;
+}
+
+static void watch(struct sim_host *h, const uint8_t *data, size_t len)
+{
+	struct sim *s = h->sim;
+	const char *wrong;
+
+	if (!s->monitor)
+		return;
+	wrong = monitor_packet(s->monitor, data, len);
+	if (wrong)
+		sim_fail(s, "host %u sent %s", h->index, wrong);
+	s->trace = sd_crc32c(s->trace, &s->now, sizeof s->now);
+	s->trace = sd_crc32c(s->trace, data, len);
 }
 
 static void transmit(struct sim_host *h)
@@ -497,34 +380,43 @@ static void transmit(struct sim_host *h)
 
 	for (unsigned n = 0; n < h->burst; n++) {
 		const struct tp_path *path = NULL;
-		const char *wrong;
-		size_t len = tp_output(h->tp, s->now, buf, h->max_payload, &path);
+		size_t len = tp_output(h->tp, sim_clock(h), buf, h->max_payload, &path);
 
 		if (!len)
 			return;
 		if (len > h->max_payload || len > path->max_payload)
 			sim_fail(s, "host %u: a packet of %zu bytes on a path of %u", h->index, len,
 				path->max_payload);
-		wrong = monitor_packet(s->monitor, buf, len);
-		if (wrong)
-			sim_fail(s, "host %u sent %s", h->index, wrong);
-		s->trace = sd_crc32c(s->trace, &s->now, sizeof s->now);
-		s->trace = sd_crc32c(s->trace, buf, len);
-		put_on_link(s, h->index, path->hdr[0], buf, len, false);
+		watch(h, buf, len);
+		sim_send(s, h->index, path, buf, len);
 	}
 	if (tp_output_pending(h->tp))
-		h->wake_at = s->now + SD_US; /* the NIC takes no more just now */
+		wake_by(h, s->now + SD_US); /* the NIC takes no more just now */
+}
+
+static void run_timers(struct sim_host *h)
+{
+	if (tp_next_timeout(h->tp) <= sim_clock(h))
+		tp_timeout(h->tp, sim_clock(h));
+}
+
+static void set_timer(struct sim_host *h)
+{
+	uint64_t due = clock_shows(h, tp_next_timeout(h->tp));
+
+	if (due != SIM_NEVER && h->lag)
+		due += sd_rng_below(&h->sim->rng, h->lag + 1);
+	wake_by(h, due);
 }
 
 static void run_host(struct sim_host *h)
 {
 	struct sim *s = h->sim;
-	uint64_t due;
 
 	s->wakes++;
 	h->wake_at = SIM_NEVER;
 	if (s->now < h->asleep) {
-		h->wake_at = h->asleep;
+		wake_by(h, h->asleep);
 		return;
 	}
 	if (!h->tp) {
@@ -532,33 +424,25 @@ static void run_host(struct sim_host *h)
 	} else {
 		h->may_alloc = false;
 		deliver(h);
-		if (tp_next_timeout(h->tp) <= s->now)
-			tp_timeout(h->tp, s->now);
+		run_timers(h);
 		h->may_alloc = true;
 		tp_refill(h->tp);
 	}
-	h->app_at = s->app->run(h);
-	if (h->tp) {
-		if (s->isn_below)
-			move_isns(h);
-		h->may_alloc = false;
-		transmit(h);
-		h->may_alloc = true;
-		if (s->wakes % 16 == 0)
-			check_conns(h);
-		due = tp_next_timeout(h->tp);
-		if (due != SIM_NEVER && h->lag)
-			due += sd_rng_below(&s->rng, h->lag + 1);
-		if (due < h->wake_at)
-			h->wake_at = due < s->now ? s->now : due;
-	}
-	if (h->app_at < h->wake_at)
-		h->wake_at = h->app_at;
+	wake_by(h, s->app->run(h));
+	if (!h->tp)
+		return;
+	if (s->isn_below)
+		move_isns(h);
+	h->may_alloc = false;
+	transmit(h);
+	h->may_alloc = true;
+	if (s->wakes % 16 == 0)
+		check_conns(h);
+	set_timer(h);
 }
 
-static void arrive(struct sim *s)
+static void arrive(struct sim *s, struct sim_packet *p)
 {
-	struct sim_packet *p = heap_pop(s);
 	struct sim_host *h = &s->hosts[p->to];
 
 	p->next = NULL;
@@ -571,30 +455,46 @@ static void arrive(struct sim *s)
 	sim_wake(h);
 }
 
+static void happen(struct sim *s, const struct sim_event *e)
+{
+	switch (e->kind) {
+	case SIM_ARRIVAL:
+		arrive(s, e->what);
+		return;
+	case SIM_HOP:
+		sim_hop(s, e->what);
+		return;
+	case SIM_SERVED:
+		sim_served(s, e->what);
+		return;
+	case SIM_CALL:
+		e->call(s, e->what);
+		return;
+	case SIM_WAKE:
+		run_host(e->what);
+		return;
+	}
+}
+
+static bool is_stale(const struct sim_event *e)
+{
+	return e->kind == SIM_WAKE && ((const struct sim_host *)e->what)->wake_at != e->at;
+}
+
 void sim_run(struct sim *s, uint64_t until)
 {
-	while (!s->failure[0]) {
-		uint64_t next = s->heap_len ? s->heap[0]->at : SIM_NEVER;
-		struct sim_host *who = NULL;
+	while (!s->failure[0] && s->heap.len && s->heap.events[0].at <= until) {
+		struct sim_event e = sim_heap_pop(&s->heap);
 
-		for (unsigned i = 0; i < s->n_hosts; i++) {
-			if (s->hosts[i].wake_at < next) {
-				who = &s->hosts[i];
-				next = who->wake_at;
-			}
-		}
-		if (next > until)
-			break;
-		if (next > s->now) {
-			s->now = next;
+		if (is_stale(&e))
+			continue;
+		if (e.at > s->now) {
+			s->now = e.at;
 			s->at_once = 0;
 		}
 		if (++s->at_once > 100000)
 			sim_fail(s, "time stands still");
-		if (who)
-			run_host(who);
-		else
-			arrive(s);
+		happen(s, &e);
 	}
 	if (s->now < until && until != SIM_NEVER)
 		s->now = until;

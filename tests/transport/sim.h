@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * sim: a network in virtual time for tests of the transport. Hosts, each with a struct tp, are joined by
- * links that lose, repeat, reorder, damage, mark, delay and limit; everything follows from one seed. A host
- * runs when something has arrived, a timer is due or its application wants to, and then as late as its lag
- * says. Memory is counted, may run out, and may be asked for only where transport.h allows it.
+ * links (net.h) that lose, repeat, reorder, damage, mark, delay and limit; everything follows from one seed.
+ * A host runs when something has arrived, a timer is due or its application wants to, and then as late as its
+ * lag says. It has a clock of its own. Memory is counted, may run out, and may be asked for only where
+ * transport.h allows it.
  */
 #ifndef SD_TESTS_TRANSPORT_SIM_H
 #define SD_TESTS_TRANSPORT_SIM_H
@@ -15,25 +16,10 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "monitor.h"
+#include "net.h"
 #include "transport/conn.h"
 
-#define SIM_HOSTS_MAX 3
-#define SIM_NEVER     UINT64_MAX
-#define SIM_FRAMING   46 /* bytes that a packet takes on a link beside itself */
-
-struct sim;
-struct sim_host;
-
-struct sim_link {
-	double loss, duplicate, reorder, corrupt, ce; /* probabilities */
-	uint64_t delay, jitter;			      /* ns; jitter below what reorders is smoothed out */
-	uint64_t reorder_delay;			      /* of a reordered packet, at most */
-	uint64_t rate;				      /* bytes a second; 0: infinite */
-	uint64_t queue;				      /* ns of waiting before the tail is dropped; 0: never */
-	uint64_t mark;				      /* ns of waiting before CE is set; 0: never */
-	bool down;
-	uint64_t free_at, last_arrival;
-};
+#define SIM_HOSTS_MAX 128
 
 /* What runs on a host. */
 struct sim_app {
@@ -46,15 +32,6 @@ struct sim_app {
 	uint64_t (*run)(struct sim_host *h);
 };
 
-struct sim_packet {
-	uint64_t at, order;
-	uint8_t from, to;
-	bool ce;
-	uint16_t len;
-	struct sim_packet *next;
-	uint8_t data[];
-};
-
 struct sim_host {
 	struct sim *sim;
 	unsigned index;
@@ -65,7 +42,12 @@ struct sim_host {
 	uint64_t lag;	 /* how late it may wake, ns */
 	unsigned burst;	 /* packets it may send each time it is awake */
 	uint64_t asleep; /* until then nothing runs here; SIM_NEVER: for ever */
-	uint64_t wake_at, app_at;
+	/* Its clock, which tp_* calls are given: behind (or ahead, below zero) of the simulation's, and so
+	 * many millionths faster. */
+	int64_t clock_behind;
+	int clock_ppm;
+	uint64_t wake_at;
+	uint32_t check_at; /* slot of the connection that is looked at next */
 	struct sim_packet *inbox, **inbox_tail;
 	double alloc_fails;
 	bool may_alloc;
@@ -74,18 +56,19 @@ struct sim_host {
 };
 
 struct sim {
-	uint64_t seed, now, order;
+	uint64_t seed, begin, now;
 	struct sd_rng rng;
 	unsigned n_hosts;
 	struct sim_host hosts[SIM_HOSTS_MAX];
-	struct sim_link links[SIM_HOSTS_MAX][SIM_HOSTS_MAX];
+	struct sim_link *links[SIM_HOSTS_MAX]; /* [from][to] */
+	/* NULL: links[from][to]. Else which link a packet takes, by all that its path says. */
+	struct sim_link *(*route)(struct sim *s, unsigned from, const struct tp_path *path);
 	const struct sim_app *app;
 	void *ctx;
-	struct sim_packet **heap;
-	size_t heap_len, heap_cap;
-	struct monitor *monitor;
+	struct sim_heap heap;
+	struct monitor *monitor; /* of every packet; whoever needs speed frees it and sets it to NULL */
 	uint64_t packets, lost, damaged, wakes;
-	unsigned at_once;   /* hosts that have run since time last moved */
+	unsigned at_once;   /* what has happened since time last moved */
 	uint32_t trace;	    /* a digest of every packet and its time */
 	uint32_t isn_below; /* not 0: packet numbers begin this far below 2^32 */
 	bool verbose;
@@ -108,6 +91,8 @@ void sim_hand_over(struct sim_host *h, void (*listen)(struct sim_host *h),
 void sim_run(struct sim *s, uint64_t until);
 /* The host's application wants to run now. */
 void sim_wake(struct sim_host *h);
+/* What the host's clock shows, for tp_* calls. */
+uint64_t sim_clock(const struct sim_host *h);
 void sim_path(struct sim_host *from, struct sim_host *to, uint16_t local_port, uint16_t peer_port,
 	struct tp_path *out);
 void sim_fail(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
