@@ -54,7 +54,7 @@ static const struct key global_keys[] = {
 
 static const struct key transport_keys[] = {
 	{"crc", BOOL, IN(cfg, crc), 0, 0, "on or off", "on"},
-	{"congestion", CHOICE, IN(cfg, congestion), 0, 0, "swift, fixed", "swift"},
+	{"congestion", CHOICE, IN(cfg, congestion), 0, 0, "swift, dctcp, fixed", "swift"},
 	{"window_packets", COUNT, IN(cfg, window_packets), 2, 1024, "a whole number from 2 to 1024", "512"},
 	{"ring_min", SIZE, IN(cfg, ring_min), 4096, 1u << 30, "a power of two from 4K to 1G", "16K"},
 	{"ring_max", SIZE, IN(cfg, ring_max), 4096, 1u << 30, "a power of two from 4K to 1G", "4M"},

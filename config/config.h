@@ -71,7 +71,7 @@ struct cfg {
 	uint64_t exit_linger_ns;
 	/* transport */
 	bool crc;
-	char congestion[16]; /* swift, fixed */
+	char congestion[16]; /* swift, dctcp, fixed */
 	uint32_t window_packets, ring_min, ring_max;
 	uint64_t dead_timeout_ns, keepalive_ns, connect_timeout_ns;
 	unsigned n_ports, n_rules;

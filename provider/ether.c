@@ -324,7 +324,7 @@ static int open_transport(struct ether *x)
 		.dead_timeout_ns = x->cfg.dead_timeout_ns,
 		.keepalive_ns = x->cfg.keepalive_ns,
 		.connect_timeout_ns = x->cfg.connect_timeout_ns,
-		.cc = x->cfg.congestion && !strcmp(x->cfg.congestion, "fixed") ? &tp_cc_fixed : &tp_cc_swift,
+		.cc = tp_cc_named(x->cfg.congestion),
 	};
 
 	int r = choose_secrets(x, &tc);

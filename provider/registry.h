@@ -38,7 +38,7 @@ struct pv_ether_config {
 	uint64_t positive_ttl_ns;   /* how long an answer is trusted unrefreshed; 0: 60 s */
 	/* transport; 0: its defaults */
 	bool crc;
-	const char *congestion; /* "swift", "fixed" */
+	const char *congestion; /* "swift", "dctcp", "fixed" */
 	uint32_t window_packets, ring_min, ring_max;
 	uint64_t dead_timeout_ns, keepalive_ns, connect_timeout_ns;
 };

@@ -126,10 +126,15 @@ static uint32_t cumulative_input(struct tp_conn *c, uint64_t cum, const struct w
 static void tell_congestion_control(
 	struct tp_conn *c, uint64_t now, const struct wire_packet *p, uint32_t newly)
 {
-	struct tp_cc_ack a = {.now = now, .acked = newly, .limited = c->cwnd_limited};
+	struct tp_cc_ack a = {.now = now,
+		.acked = newly,
+		.lost = c->newly_lost,
+		.backlog = p->has_window ? p->backlog : 0,
+		.limited = c->cwnd_limited};
 	int16_t marks = (int16_t)(p->ce_count - c->peer_ce);
 	uint64_t rtt = tp_recovery_echo(c, p->echo);
 
+	c->newly_lost = 0;
 	/* The time that either end's process waited for a CPU is for the timers, not for the window. */
 	a.rtt = c->tp->late || (p->flags & WIRE_F_LATE) ? 0 : rtt;
 	a.min_rtt = c->min_rtt;
@@ -142,7 +147,7 @@ static void tell_congestion_control(
 		a.round = true;
 		c->cwnd_limited = false;
 	}
-	c->cwnd = c->tp->cc->acked(c->cc_state, &a);
+	tp_pace_window(c, c->tp->cc->acked(c->cc_state, &a));
 }
 
 static void tell_queue_pair(struct tp_conn *c, unsigned *events)

@@ -3,28 +3,28 @@
 #include "transport/cc.h"
 
 struct fixed {
-	uint32_t window;
+	float window;
 };
 
-static uint32_t fixed_open(void *state, uint32_t max)
+static float fixed_open(void *state, uint32_t initial, uint32_t max)
 {
 	struct fixed *f = state;
 
-	f->window = max;
+	f->window = (float)max;
 	return f->window;
 }
 
-static uint32_t fixed_acked(void *state, const struct tp_cc_ack *a)
+static float fixed_acked(void *state, const struct tp_cc_ack *a)
 {
 	return ((const struct fixed *)state)->window;
 }
 
-static uint32_t fixed_lost(void *state, uint64_t now, bool persistent)
+static float fixed_lost(void *state, uint64_t now, bool persistent)
 {
 	return ((const struct fixed *)state)->window;
 }
 
-static uint32_t fixed_same(void *state)
+static float fixed_same(void *state)
 {
 	return ((const struct fixed *)state)->window;
 }

@@ -1,52 +1,73 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Delay and ECN, after Swift (Kumar et al., SIGCOMM 2020) and DCTCP (RFC 8257), for hosts whose scheduler
- * adds milliseconds now and then. Two things differ from Swift because of that. The delay signal is the
- * smallest RTT of a round trip: a queue that stands delays every packet, a hiccup only those it hits. And
- * loss on a path whose delay is low is taken for corruption or a short burst: the cut is mild. The window
- * stays whole packets and at least MIN_WINDOW, so no pacing is needed.
+ * adds milliseconds now and then. What differs from Swift, and why:
+ *
+ *   - The delay signal is the smallest RTT of a round trip: a queue that stands delays every packet, a hiccup
+ *     only those it hits. So the window moves once in a round trip.
+ *   - Marks shrink the window in proportion, as with DCTCP, before delay has to.
+ *   - A loss takes away no more than what stands in the queue, as the delay shows it: on a path without delay
+ *     it is corruption or somebody's burst. Only if many packets are lost round after round it counts for
+ *     itself, for buffers too small to show as delay.
+ *   - The receiver's backlog is a signal of its own (as Swift's endpoint window): it is not in the network.
  */
 #include "transport/cc.h"
 
 #include "base/clock.h"
 
-#define MIN_WINDOW   2u
-#define BASE_TARGET  (100 * SD_US) /* queueing we aim at, beyond the path's own round trip, */
-#define FLOW_TARGET  (800 * SD_US) /* and so much more divided by the window: small ones catch up */
-#define MAX_DECREASE 0.5f
-#define BETA	     0.8f /* share of the excess delay that one round takes away */
-#define LOSS_KEEP    0.7f /* of the window, after loss on a path with delay */
-#define LIGHT_KEEP   0.9f /* after loss on a path without */
-#define ECN_GAIN     0.125f
+#define MIN_WINDOW    0.01f
+#define TARGET	      (float)(100 * SD_US) /* round trip that we aim at, */
+#define LONG_PATH     (float)(150 * SD_US) /* and more, if the path's own is above this */
+#define FLOW_RANGE    (float)(300 * SD_US) /* more for small windows, so that they catch up: all of it at */
+#define FLOW_LEAST    0.1f		   /* this window, */
+#define FLOW_MOST     100.f		   /* nothing at this one */
+#define NOISE	      SD_US /* delay above the path's own, and a sixteenth of it, that is none */
+#define INCREASE      0.5f  /* packets a round, */
+#define INCREASE_FULL 4.f   /* from this window on; below it, less */
+#define CALM	      6	    /* rounds without a queue after which it grows faster, */
+#define FASTER	      0.25f /* by such a part */
+#define DELAY_LEAST   1.f   /* below it only marks go: a host's scheduler delays, too */
+#define MAX_DECREASE  0.5f
+#define DRAIN	      0.7f /* share of the queue that a loss takes away */
+#define BETA	      0.8f /* share of the excess delay that one round takes away */
+#define GAIN	      0.125f
+#define LOSSY	      0.1f /* more than such a part lost, round after round, is congestion whatever the delay */
+#define LOSSY_LEAST   8.f /* which makes windows no smaller: where nothing else is wrong, it is the link */
+#define BACKLOG	      128 /* of 256 */
+#define SAMPLE	      8	  /* packets of a round that have to be late before slow start ends */
 
 struct swift {
 	float window, before_cut;
-	float alpha; /* DCTCP's estimate of the marked fraction */
-	uint32_t max;
-	uint32_t acked, marked; /* in this round */
-	uint64_t round_rtt;	/* smallest of this round, 0: none */
-	uint64_t queue;		/* queueing delay of the last round */
+	float alpha;  /* DCTCP's estimate of the marked fraction */
+	float loss;   /* the same of the lost one */
+	float queue;  /* queueing delay of the last round, in parts of the round trip */
+	uint8_t calm; /* rounds without any */
+	float initial, max;
+	uint32_t acked, marked, lost; /* in this round */
+	uint64_t round_rtt;	      /* smallest of this round, 0: none */
+	uint8_t backlog;	      /* largest of this round */
 	bool slow_start, before_slow_start;
 	bool cut; /* the window has shrunk in this round already */
 };
 
-static uint32_t whole(struct swift *s)
+static float bounded(struct swift *s)
 {
 	if (s->window < MIN_WINDOW)
 		s->window = MIN_WINDOW;
 	if (s->window > s->max)
 		s->window = s->max;
-	return (uint32_t)s->window;
+	return s->window;
 }
 
-static uint32_t swift_open(void *state, uint32_t max)
+static float swift_open(void *state, uint32_t initial, uint32_t max)
 {
 	struct swift *s = state;
 
-	s->max = max;
-	s->window = TP_CC_INITIAL;
+	s->max = (float)max;
+	s->initial = s->window = (float)initial;
+	s->alpha = 0.6f; /* the first marks are taken seriously */
 	s->slow_start = true;
-	return whole(s);
+	return bounded(s);
 }
 
 static void remember(struct swift *s)
@@ -55,69 +76,130 @@ static void remember(struct swift *s)
 	s->before_slow_start = s->slow_start;
 }
 
-static void shrink(struct swift *s, float keep)
+static float at_most(float x, float most)
 {
-	s->window *= keep;
+	return x < most ? x : most;
+}
+
+static void shrink(struct swift *s, float by)
+{
+	s->window *= 1 - by;
 	s->slow_start = false;
 	s->cut = true;
 }
 
-static uint64_t target_delay(const struct swift *s, uint64_t min_rtt)
+/* The square root of what is neither huge nor tiny: Newton's method from a good guess. */
+static float root(float x)
 {
-	return min_rtt + BASE_TARGET + (uint64_t)((float)FLOW_TARGET / s->window);
+	float r = x < 1 ? (1 + x) / 2 : x < 16 ? (4 + x) / 4 : (32 + x) / 12;
+
+	for (int i = 0; i < 4; i++)
+		r = (r + x / r) / 2;
+	return r;
 }
 
-/* Once per round trip: what its delay and its marks ask for. */
+/* Flow scaling as in Swift, section 3.5. */
+static float target_rtt(const struct swift *s, uint64_t min_rtt)
+{
+	float own = (float)min_rtt, target = own > TARGET ? own : TARGET;
+	float at_least = 1 / root(FLOW_LEAST), at_most = 1 / root(FLOW_MOST), here;
+
+	if (own > LONG_PATH)
+		target += (own - LONG_PATH) / 2;
+	if (s->window >= FLOW_MOST)
+		return target;
+	here = s->window > FLOW_LEAST ? 1 / root(s->window) : at_least;
+	return target + FLOW_RANGE * (here - at_most) / (at_least - at_most);
+}
+
+static void update_loss(struct swift *s)
+{
+	if (s->acked + s->lost)
+		s->loss += GAIN * ((float)s->lost / (float)(s->acked + s->lost) - s->loss);
+}
+
+/* How much of the round's RTT was more than that of an empty path, as far as can be told. */
+static float queueing(const struct swift *s, uint64_t empty)
+{
+	uint64_t own = empty + empty / 16 + NOISE;
+
+	return s->round_rtt > own ? 1 - (float)own / (float)s->round_rtt : 0;
+}
+
+static void grow(struct swift *s)
+{
+	float step = s->window < INCREASE_FULL ? INCREASE * root(s->window / INCREASE_FULL) : INCREASE;
+
+	if (s->calm >= CALM && s->window * FASTER > step)
+		step = s->window * FASTER;
+	s->window += step;
+}
+
+/* Once per round trip: what its delay, marks and losses ask for. */
 static void end_round(struct swift *s, const struct tp_cc_ack *a)
 {
-	uint64_t target = target_delay(s, a->min_rtt);
+	float target = target_rtt(s, a->min_rtt), rtt = (float)s->round_rtt;
 
 	if (s->acked)
-		s->alpha += ECN_GAIN * ((float)s->marked / (float)s->acked - s->alpha);
+		s->alpha += GAIN * ((float)s->marked / (float)s->acked - s->alpha);
+	update_loss(s);
 	if (s->round_rtt)
-		s->queue = s->round_rtt > a->min_rtt ? s->round_rtt - a->min_rtt : 0;
-	if (!s->cut && s->marked) {
-		shrink(s, 1 - s->alpha / 2);
-	} else if (!s->cut && s->round_rtt > target) {
-		float excess = BETA * (float)(s->round_rtt - target) / (float)s->round_rtt;
-
-		shrink(s, 1 - (excess < MAX_DECREASE ? excess : MAX_DECREASE));
-	} else if (a->limited && !s->slow_start) {
-		s->window += 1;
-	}
+		s->queue = queueing(s, a->min_rtt < (uint64_t)TARGET ? a->min_rtt : (uint64_t)TARGET);
+	s->calm = !s->round_rtt || s->queue > 0 || s->marked || s->cut ? 0 : s->calm + (s->calm < CALM);
+	if (s->cut)
+		;
+	else if (s->marked)
+		shrink(s, s->alpha / 2);
+	else if (rtt > target && s->window > DELAY_LEAST)
+		shrink(s, at_most(BETA * (rtt - target) / rtt, MAX_DECREASE));
+	else if (s->backlog > BACKLOG)
+		shrink(s, MAX_DECREASE * (float)(s->backlog - BACKLOG) / BACKLOG);
+	else if (a->limited && !s->slow_start)
+		grow(s);
 	s->cut = false;
 	s->round_rtt = 0;
-	s->acked = s->marked = 0;
+	s->backlog = 0;
+	s->acked = s->marked = s->lost = 0;
 }
 
-static uint32_t swift_acked(void *state, const struct tp_cc_ack *a)
+static float swift_acked(void *state, const struct tp_cc_ack *a)
 {
 	struct swift *s = state;
 
 	s->acked += a->acked;
 	s->marked += a->marked;
+	s->lost += a->lost;
 	if (a->rtt && (!s->round_rtt || a->rtt < s->round_rtt))
 		s->round_rtt = a->rtt;
-	if (s->slow_start && a->limited)
+	if (a->backlog > s->backlog)
+		s->backlog = a->backlog;
+	if (s->slow_start && s->acked >= SAMPLE && queueing(s, a->min_rtt) > 0)
+		s->slow_start = false;
+	if (s->slow_start && a->limited && !s->marked)
 		s->window += (float)a->acked;
 	if (a->round)
 		end_round(s, a);
-	return whole(s);
+	return bounded(s);
 }
 
-static uint32_t swift_lost(void *state, uint64_t now, bool persistent)
+static float swift_lost(void *state, uint64_t now, bool persistent)
 {
 	struct swift *s = state;
+	bool loss_counts = s->slow_start || (s->loss > LOSSY && s->loss > DRAIN * s->queue);
 
 	remember(s);
-	if (persistent)
-		shrink(s, 0);
-	else
-		shrink(s, s->queue > BASE_TARGET / 2 ? LOSS_KEEP : LIGHT_KEEP);
-	return whole(s);
+	if (persistent) {
+		s->window = 1;
+		s->slow_start = true;
+	} else if (loss_counts && s->window > LOSSY_LEAST) {
+		shrink(s, s->slow_start ? MAX_DECREASE : s->loss);
+	} else if (s->queue > 0) {
+		shrink(s, at_most(DRAIN * s->queue, MAX_DECREASE));
+	}
+	return bounded(s);
 }
 
-static uint32_t swift_undo(void *state)
+static float swift_undo(void *state)
 {
 	struct swift *s = state;
 
@@ -126,16 +208,16 @@ static uint32_t swift_undo(void *state)
 		s->slow_start = s->before_slow_start;
 	}
 	s->before_cut = 0;
-	return whole(s);
+	return bounded(s);
 }
 
-static uint32_t swift_idle(void *state)
+static float swift_idle(void *state)
 {
 	struct swift *s = state;
 
-	if (s->window > TP_CC_INITIAL)
-		s->window = TP_CC_INITIAL;
-	return whole(s);
+	if (s->window > s->initial)
+		s->window = s->initial;
+	return bounded(s);
 }
 
 const struct tp_cc_ops tp_cc_swift = {

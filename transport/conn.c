@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <stddef.h>
 
-#define KEEP_STEP    (250 * SD_MS)
-#define KEEP_AT_ONCE 128u
-#define KEEP_GAP     (2 * SD_MS) /* until the next so many */
+#define INITIAL_WINDOW 12288u /* bytes */
+#define ASK_EVERY      12288u /* bytes: an acknowledgement makes for a burst of so many */
+#define KEEP_STEP      (250 * SD_MS)
+#define KEEP_AT_ONCE   128u
+#define KEEP_GAP       (2 * SD_MS) /* until the next so many */
 
 static const char *const state_names[] = {
 	[CONN_FREE] = "FREE",
@@ -20,6 +22,17 @@ static const char *const state_names[] = {
 	[CONN_CLOSING] = "CLOSING",
 	[CONN_FAILED] = "FAILED",
 };
+
+/* A window that a rack's switch takes without a word, whatever else comes its way: RFC 6928's, about. */
+void tp_conn_open_window(struct tp_conn *c)
+{
+	uint32_t initial = INITIAL_WINDOW / c->mss, every = ASK_EVERY / c->mss;
+
+	c->ask_every = (uint8_t)(every > TP_ACK_EVERY ? TP_ACK_EVERY : every ? every : 1);
+	c->cwnd = 0;
+	c->pace_gap = 0;
+	tp_pace_window(c, c->tp->cc->open(c->cc_state, initial > 2 ? initial : 2, c->tp->cfg.window_packets));
+}
 
 uint64_t tp_random_id(struct tp *t)
 {
@@ -68,7 +81,7 @@ static void init_fields(struct tp_conn *c, struct tp *t)
 	const struct tp_config *cfg = &t->cfg;
 
 	c->tp = t;
-	c->cwnd = t->cc->open(c->cc_state, cfg->window_packets);
+	c->cwnd = 1; /* until it is known how large packets are */
 	c->rcv_window = (uint16_t)cfg->window_packets;
 	c->sent = c->sent_min;
 	c->sent_mask = TP_SENT_MIN - 1;
@@ -81,7 +94,7 @@ static void init_fields(struct tp_conn *c, struct tp *t)
 	c->keep_probes = 5;
 	c->user_timeout = cfg->dead_timeout_ns;
 	c->probe_at = c->ack_at = c->reorder_at = c->state_until = c->init_at = c->cork_until = c->keep_at =
-		NEVER;
+		c->pace_at = NEVER;
 	c->probe_interval = 2 * SD_MS;
 	c->last_heard = c->progress = c->last_send = c->rest_since = t->now;
 	list_init(&c->out);
@@ -314,6 +327,8 @@ static bool timeout_open(struct tp_conn *c, uint64_t now)
 	}
 	if ((c->probe_at <= now || c->reorder_at <= now) && !tp_recovery_timeout(c, now))
 		return false;
+	if (c->pace_at <= now)
+		tp_pace_timeout(c);
 	if (c->cork_until <= now) {
 		c->cork_until = NEVER;
 		c->cork_pushed = c->snd_end != c->snd_sent;
@@ -324,7 +339,8 @@ static bool timeout_open(struct tp_conn *c, uint64_t now)
 
 static uint64_t earliest(const struct tp_conn *c)
 {
-	const uint64_t due[] = {c->reorder_at, c->state_until, c->init_at, c->cork_until, c->keep_at};
+	const uint64_t due[] = {
+		c->reorder_at, c->state_until, c->init_at, c->cork_until, c->keep_at, c->pace_at};
 	uint64_t min = c->probe_at;
 
 	for (unsigned i = 0; i < sizeof due / sizeof *due; i++)

@@ -106,7 +106,7 @@ struct tp_conn {
 	struct tp_ring rcv;
 	uint16_t rcv_window; /* packets */
 	uint16_t mss;	     /* bytes of stream in a full packet with a STREAM extension only */
-	uint32_t cwnd;	     /* packets */
+	uint32_t cwnd;	     /* packets; 0: pace_at has to come first */
 	struct tp *tp;
 
 	/* sending */
@@ -137,6 +137,7 @@ struct tp_conn {
 	uint64_t round_end;  /* PSN */
 	uint64_t ackreq_psn; /* of the last packet that asked for an ACK */
 	uint16_t peer_ce;    /* the peer's CE count */
+	uint8_t ask_every;   /* packets: while the window is full, so many of them get an ACK */
 	bool cwnd_limited;   /* the window was the limit in this round */
 	bool owned;	     /* the application holds it: events go to user */
 	void *user;
@@ -153,7 +154,10 @@ struct tp_conn {
 	uint32_t reorder_steps;				  /* of min_rtt / 4; 0: no reordering seen */
 	uint32_t undo_left; /* lost marks of this recovery not yet proved wrong */
 	bool undo_possible;
-	uint64_t progress; /* when the peer last acknowledged something new or answered */
+	uint32_t newly_lost; /* packets, since congestion control was last told */
+	uint64_t pace_gap;   /* ns between packets while the window is below one; 0: it is not */
+	uint64_t pace_at;    /* when the next one may leave; NEVER: now */
+	uint64_t progress;   /* when the peer last acknowledged something new or answered */
 	uint64_t last_send;
 	uint64_t peer_ack_delay;
 	struct tp_reorder *reorder;
@@ -249,7 +253,8 @@ struct tp_regions {
 
 struct tp {
 	uint64_t now;
-	bool late; /* tp_rx.late of the packet being handled */
+	bool late;	 /* tp_rx.late of the packet being handled */
+	uint8_t backlog; /* tp_set_backlog() */
 	struct tp_conn **slots;
 	uint32_t max_conns;
 	unsigned out_run;     /* packets the head of out has sent in its turn */
@@ -295,6 +300,8 @@ void tp_conn_fail(struct tp_conn *c, int error);
 void tp_conn_abort(struct tp_conn *c, enum wire_reset why, int error);
 void tp_conn_timeout(struct tp_conn *c, uint64_t now);
 void tp_conn_opened(struct tp_conn *c);
+/* Congestion control begins; the size of packets is known. */
+void tp_conn_open_window(struct tp_conn *c);
 uint64_t tp_random_id(struct tp *t);
 
 static inline struct tp_conn *tp_conn_by_cid(struct tp *t, uint64_t cid)
@@ -346,6 +353,12 @@ static inline uint32_t tp_timestamp(uint64_t now)
 
 	return ts ? ts : 1; /* 0 says: none */
 }
+
+/* pace.c: what congestion control says. */
+void tp_pace_window(struct tp_conn *c, float window);
+/* With a gap: a packet that the window counts has left. */
+void tp_pace_sent(struct tp_conn *c, uint64_t now);
+void tp_pace_timeout(struct tp_conn *c);
 
 /* pool.c */
 int tp_pool_fill(struct tp *t, unsigned conns, unsigned rings);

@@ -139,3 +139,8 @@ void tp_input(struct tp *t, uint64_t now, const uint8_t *pkt, size_t len, const 
 	else
 		t->stats.rx_bad_header++;
 }
+
+void tp_set_backlog(struct tp *t, unsigned part)
+{
+	t->backlog = (uint8_t)(part < UINT8_MAX ? part : UINT8_MAX);
+}

@@ -116,6 +116,7 @@ static size_t build_ack(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	}
 	c->rcv_limit = window_limit(c);
 	ext = tp_wire_put_ack(buf + WIRE_BASE_LEN, c->rcv_limit, words);
+	tp_wire_put_backlog(buf + WIRE_BASE_LEN, c->tp->backlog);
 	for (unsigned k = 0; k < words; k++)
 		tp_wire_put_sack(buf + WIRE_BASE_LEN, k,
 			tp_bits_get64(&c->reorder->have, c->rcv_nxt + 1 + 64 * (uint64_t)k));
@@ -138,6 +139,7 @@ static size_t build_data(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t
 	if (extra) {
 		c->rcv_limit = window_limit(c);
 		ext += tp_wire_put_ack(buf + WIRE_BASE_LEN + WIRE_STREAM_LEN, c->rcv_limit, 0);
+		tp_wire_put_backlog(buf + WIRE_BASE_LEN + WIRE_STREAM_LEN, c->tp->backlog);
 	}
 	put_base(c, now, buf, WIRE_DATA, flags, WIRE_OP_STREAM, psn, ext);
 	if (len)
@@ -168,7 +170,7 @@ static inline unsigned asking(struct tp_conn *c, uint64_t psn, bool limited)
 		c->cwnd_limited = true;
 	if (!limited && !full && psn_room(c))
 		return flags;
-	if (limited || psn - c->ackreq_psn >= TP_ACK_EVERY || psn - c->ackreq_psn >= c->cwnd / 2) {
+	if (limited || psn - c->ackreq_psn >= c->ask_every || psn - c->ackreq_psn >= c->cwnd / 2) {
 		c->ackreq_psn = psn;
 		flags |= WIRE_F_ACKREQ;
 	}
@@ -180,7 +182,7 @@ static void note_sent(struct tp_conn *c, uint64_t now, struct tp_sent *s)
 {
 	if (c->snd_una == c->snd_nxt) {
 		if (now - c->last_send > TP_IDLE_RESTART)
-			c->cwnd = c->tp->cc->idle(c->cc_state);
+			tp_pace_window(c, c->tp->cc->idle(c->cc_state));
 		c->progress = now;
 	}
 	s->time = now;
@@ -188,6 +190,8 @@ static void note_sent(struct tp_conn *c, uint64_t now, struct tp_sent *s)
 	s->flags = 0;
 	c->snd_nxt++;
 	c->pipe++;
+	if (__builtin_expect(c->pace_gap != 0, 0))
+		tp_pace_sent(c, now);
 }
 
 static size_t send_new_message(struct tp_conn *c, uint64_t now, uint8_t *buf)
@@ -248,6 +252,8 @@ static size_t send_again(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t
 		c->lost--;
 		c->pipe++;
 	}
+	if (c->pace_gap)
+		tp_pace_sent(c, now);
 	s->time = now;
 	if (s->sends < UINT8_MAX)
 		s->sends++;

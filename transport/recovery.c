@@ -95,7 +95,7 @@ void tp_recovery_spurious(struct tp_conn *c)
 		return;
 	if (--c->undo_left == 0 && c->undo_possible) {
 		c->undo_possible = false;
-		c->cwnd = c->tp->cc->undo(c->cc_state);
+		tp_pace_window(c, c->tp->cc->undo(c->cc_state));
 	}
 }
 
@@ -103,6 +103,7 @@ static void mark_lost(struct tp_conn *c, uint64_t psn, struct tp_sent *s)
 {
 	tp_bits_set(&c->lost_bits, psn);
 	c->lost++;
+	c->newly_lost++;
 	c->pipe--;
 	s->flags |= SENT_JUDGED;
 	if (!c->recovering) {
@@ -110,7 +111,7 @@ static void mark_lost(struct tp_conn *c, uint64_t psn, struct tp_sent *s)
 		c->recovery_end = c->snd_nxt;
 		c->undo_left = 0;
 		c->undo_possible = true;
-		c->cwnd = c->tp->cc->lost(c->cc_state, c->tp->now, c->answered_probes >= PERSISTENT);
+		tp_pace_window(c, c->tp->cc->lost(c->cc_state, c->tp->now, c->answered_probes >= PERSISTENT));
 	}
 	c->undo_left++;
 }

@@ -68,6 +68,7 @@
 	X(round_end)                                                                                         \
 	X(ackreq_psn)                                                                                        \
 	X(peer_ce)                                                                                           \
+	X(ask_every)                                                                                         \
 	X(cwnd_limited)                                                                                      \
 	X(owned)                                                                                             \
 	X(sack_bits)                                                                                         \
@@ -96,6 +97,9 @@
 	X(cork_until)                                                                                        \
 	X(keep_idle)                                                                                         \
 	X(keep_interval)                                                                                     \
+	X(newly_lost)                                                                                        \
+	X(pace_gap)                                                                                          \
+	X(pace_at)                                                                                           \
 	X(keep_at)                                                                                           \
 	X(keep_probed)                                                                                       \
 	X(keep_queued)                                                                                       \
@@ -483,7 +487,7 @@ static void adapt(struct tp_conn *c, const struct how *how, uint64_t *due)
 
 	if (memcmp(&cc, &how->cc, sizeof cc)) {
 		memset(c->cc_state, 0, sizeof c->cc_state);
-		c->cwnd = t->cc->open(c->cc_state, t->cfg.window_packets);
+		tp_conn_open_window(c);
 	}
 	/* Nobody could answer meanwhile, and who connects is not patient. */
 	if (c->state != CONN_INIT_SENT && c->state != CONN_INIT_RECEIVED)

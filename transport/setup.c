@@ -114,6 +114,7 @@ static void learn(struct tp_conn *c, const struct wire_init *i)
 	c->ts_recent = i->ts;
 	c->ts_recent_at = c->last_heard = c->progress = c->tp->now;
 	tp_conn_know_peer(c, i->src_cid);
+	tp_conn_open_window(c);
 }
 
 static void refuse(struct tp *t, const struct wire_init *i, enum tp_code code, const struct tp_rx *rx)

@@ -4,6 +4,17 @@
 
 #include "transport/qp.h"
 
+const struct tp_cc_ops *tp_cc_named(const char *name)
+{
+	static const struct tp_cc_ops *const all[] = {&tp_cc_swift, &tp_cc_dctcp, &tp_cc_fixed};
+
+	for (unsigned i = 0; name && i < sizeof all / sizeof *all; i++) {
+		if (!strcmp(all[i]->name, name))
+			return all[i];
+	}
+	return NULL;
+}
+
 static bool power_of_two(uint32_t n)
 {
 	return n && !(n & (n - 1));

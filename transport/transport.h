@@ -152,6 +152,9 @@ void tp_input(struct tp *t, uint64_t now, const uint8_t *pkt, size_t len, const 
  * a connection goes to any one, but to the same again when it is repeated. Any bytes are safe. */
 #define TP_FOR_ALL -1
 int tp_steer(const uint8_t *pkt, size_t len, unsigned n);
+/* How much of the queue that packets wait in for tp_input() is in use, in 256ths: peers are told, and slow
+ * down if it is more than half. It holds until it is said again. */
+void tp_set_backlog(struct tp *t, unsigned part);
 /* True if tp_output() would have something (an ACK that may still wait does not count). */
 bool tp_output_pending(const struct tp *t);
 /* Where the next packet will most likely go, so that the caller can have the right buffer ready; NULL:

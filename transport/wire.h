@@ -120,7 +120,8 @@ struct wire_packet {
 	uint16_t ce_count;
 	uint16_t sack_words;
 	uint32_t psn, ack, ts, echo;
-	uint64_t window;	 /* with has_window */
+	uint64_t window;	 /* with has_window, */
+	uint8_t backlog;	 /* and this: of the sender's receive queue, in 256ths */
 	uint64_t offset;	 /* DATA of a stream */
 	struct wire_message msg; /* other DATA; op is STREAM or NONE (FIN) as well */
 	const uint8_t *payload;
@@ -220,6 +221,12 @@ static inline size_t tp_wire_put_ack(uint8_t *b, uint64_t window, unsigned sack_
 	be16_put(b + 2, 0);
 	be64_put(b + 4, window);
 	return WIRE_ACK_LEN + 8 * (size_t)sack_words;
+}
+
+/* In 256ths of the sender's receive queue. */
+static inline void tp_wire_put_backlog(uint8_t *ext, uint8_t backlog)
+{
+	ext[2] = backlog;
 }
 
 /* Bit i (from the least significant) of word k says that PSN ack + 1 + 64 k + i has been received. */

@@ -214,8 +214,8 @@ static void parse__bad_line_has_place_and_remedy(void **state)
 	refused("[global]\ndaemon = here\n", "a.conf:2: daemon", "absolute");
 	refused("[transport]\nring_min = 5000\n", "a.conf:2: ring_min", "power of two");
 	refused("[transport]\nwindow_packets = 2000\n", "a.conf:2: window_packets", "1024");
-	refused("[transport]\ncongestion = swif\n", "a.conf:2: congestion", "swift, fixed");
-	refused("[transport]\ncongestion =\n", "a.conf:2: congestion", "swift, fixed");
+	refused("[transport]\ncongestion = swif\n", "a.conf:2: congestion", "swift, dctcp, fixed");
+	refused("[transport]\ncongestion =\n", "a.conf:2: congestion", "swift, dctcp, fixed");
 	refused("[port]\n", "a.conf:1: [port ]", "[port san0]");
 	refused("[port a/b]\n", "a.conf:1: [port a/b]", "letters");
 	refused("[port a]\nnetdev = x\n[port a]\n", "a.conf:3: ", "line 1");

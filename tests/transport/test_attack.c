@@ -64,6 +64,7 @@ static void expect_ignored(void)
 
 static void in_flight(unsigned n)
 {
+	q.c->cwnd = n;
 	for (unsigned i = 0; i < n; i++) {
 		assert_int_equal(tp_write(q.c, "x", 1), 1);
 		assert_true(puppet_output(&p));

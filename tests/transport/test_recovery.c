@@ -167,7 +167,7 @@ static void survives_loss(void **state)
 {
 	static const struct {
 		double loss, goodput;
-	} cases[] = {{0.0001, 0.9}, {0.001, 0.85}, {0.01, 0.7}, {0.05, 0.4}, {0.2, 0.1}};
+	} cases[] = {{0.0001, 0.9}, {0.001, 0.85}, {0.01, 0.7}, {0.05, 0.4}, {0.2, 0.01}};
 	static struct world w;
 
 	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
