@@ -170,6 +170,13 @@ unsigned encap_template(const struct encap_flow *f, uint8_t hdr[ENCAP_MAX])
 	return v6 ? ENCAP_V6 : ENCAP_V4;
 }
 
+void encap_set_entropy(uint8_t *hdr, unsigned hdr_len, uint16_t port)
+{
+	if (hdr_len == ENCAP_V6)
+		be16_put(hdr + ETH_LEN + 2, port); /* the lower 16 bits of the flow label */
+	be16_put(hdr + hdr_len - UDP_LEN, port);
+}
+
 void encap_finish(uint8_t *frame, unsigned hdr_len, size_t payload_len, bool offload)
 {
 	bool v6 = hdr_len == ENCAP_V6;

@@ -24,6 +24,8 @@ struct encap_flow {
 /* Writes a header template (DF set, TTL 64) to hdr; returns its length. Lengths are zero, the checksum fields
  * hold the sums of what is known already, so that completing a copy is cheap. */
 unsigned encap_template(const struct encap_flow *f, uint8_t hdr[ENCAP_MAX]);
+/* Gives a template another UDP source port, and flow label. */
+void encap_set_entropy(uint8_t *hdr, unsigned hdr_len, uint16_t port);
 /* Completes a copied template in front of payload_len bytes: lengths, IPv4 header checksum, and the UDP
  * checksum: all of it, or with offload the pseudo header's sum for the NIC to finish. */
 void encap_finish(uint8_t *frame, unsigned hdr_len, size_t payload_len, bool offload);

@@ -52,6 +52,11 @@ static void on_found(void *ctx, const struct tp_found *f)
 	resolver_found(&e->resolver, e->now, f);
 }
 
+static void on_repath(void *ctx, struct tp_path *path, uint16_t entropy)
+{
+	encap_set_entropy(path->hdr, path->hdr_len, ENTROPY_PORT_MIN + entropy % (65536u - ENTROPY_PORT_MIN));
+}
+
 static void *on_alloc(void *ctx, size_t size)
 {
 	struct engine *e = ctx;
@@ -77,6 +82,7 @@ static const struct tp_ops transport_ops = {
 	.acceptable = on_acceptable,
 	.reverse = on_reverse,
 	.found = on_found,
+	.repath = on_repath,
 	.alloc = on_alloc,
 	.free = on_free,
 	.idle = on_idle,

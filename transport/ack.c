@@ -142,10 +142,13 @@ static void tell_congestion_control(
 		c->peer_ce = p->ce_count;
 		a.marked = (uint32_t)marks < newly ? (uint32_t)marks : newly;
 	}
+	c->round_acked = (uint16_t)(c->round_acked + newly);
+	c->round_marked = (uint16_t)(c->round_marked + a.marked);
 	if (c->snd_una > c->round_end) {
 		c->round_end = c->snd_nxt;
 		a.round = true;
 		c->cwnd_limited = false;
+		tp_repath_round(c);
 	}
 	tp_pace_window(c, c->tp->cc->acked(c->cc_state, &a));
 }

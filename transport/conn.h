@@ -137,9 +137,11 @@ struct tp_conn {
 	uint64_t round_end;  /* PSN */
 	uint64_t ackreq_psn; /* of the last packet that asked for an ACK */
 	uint16_t peer_ce;    /* the peer's CE count */
-	uint8_t ask_every;   /* packets: while the window is full, so many of them get an ACK */
-	bool cwnd_limited;   /* the window was the limit in this round */
-	bool owned;	     /* the application holds it: events go to user */
+	uint8_t bad_rounds;  /* round trips in a row with more packets marked than not */
+	uint16_t round_acked, round_marked;
+	uint8_t ask_every; /* packets: while the window is full, so many of them get an ACK */
+	bool cwnd_limited; /* the window was the limit in this round */
+	bool owned;	   /* the application holds it: events go to user */
 	void *user;
 
 	/* recovery */
@@ -359,6 +361,14 @@ void tp_pace_window(struct tp_conn *c, float window);
 /* With a gap: a packet that the window counts has left. */
 void tp_pace_sent(struct tp_conn *c, uint64_t now);
 void tp_pace_timeout(struct tp_conn *c);
+
+/* repath.c: another UDP source port. */
+/* A round trip is over. */
+void tp_repath_round(struct tp_conn *c);
+/* Nothing is in flight, and something is about to be. */
+void tp_repath_idle(struct tp_conn *c);
+/* Nobody has answered again and again. */
+void tp_repath_timeout(struct tp_conn *c);
 
 /* pool.c */
 int tp_pool_fill(struct tp *t, unsigned conns, unsigned rings);

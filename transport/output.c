@@ -181,6 +181,7 @@ static inline unsigned asking(struct tp_conn *c, uint64_t psn, bool limited)
 static void note_sent(struct tp_conn *c, uint64_t now, struct tp_sent *s)
 {
 	if (c->snd_una == c->snd_nxt) {
+		tp_repath_idle(c);
 		if (now - c->last_send > TP_IDLE_RESTART)
 			tp_pace_window(c, c->tp->cc->idle(c->cc_state));
 		c->progress = now;

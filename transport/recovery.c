@@ -200,6 +200,8 @@ static bool probe(struct tp_conn *c, uint64_t now)
 		c->tp->stats.tail_probes++;
 	if (c->probes < UINT16_MAX)
 		c->probes++;
+	if (c->probes > 1)
+		tp_repath_timeout(c);
 	if (outstanding(c))
 		c->probe_due = true;
 	else

@@ -69,6 +69,9 @@
 	X(ackreq_psn)                                                                                        \
 	X(peer_ce)                                                                                           \
 	X(ask_every)                                                                                         \
+	X(bad_rounds)                                                                                        \
+	X(round_acked)                                                                                       \
+	X(round_marked)                                                                                      \
 	X(cwnd_limited)                                                                                      \
 	X(owned)                                                                                             \
 	X(sack_bits)                                                                                         \

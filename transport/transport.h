@@ -87,6 +87,9 @@ struct tp_ops {
 	/* Fills *out with the way back to the sender of rx (ports left alone); false: there is none. */
 	bool (*reverse)(void *ctx, const struct tp_rx *rx, struct tp_path *out);
 	void (*found)(void *ctx, const struct tp_found *f);
+	/* Gives *path another UDP source port, made of entropy: the one it has is congested or broken. NULL:
+	 * paths stay as they are. */
+	void (*repath)(void *ctx, struct tp_path *path, uint16_t entropy);
 	/* Memory, zeroed; may be called only from tp_create, tp_listen, tp_connect, tp_accept, tp_refill,
 	 * tp_write, tp_read, tp_grow, tp_restore, tp_*close/destroy, and those of verbs.h but for posting and
 	 * polling. Rings are page-multiples. */
@@ -126,6 +129,7 @@ struct tp_stats {
 	uint64_t retransmits, spurious_retransmits, tail_probes, timeouts;
 	uint64_t conns_opened, conns_accepted, conns_failed, inits_refused, cookies_sent, resets_sent;
 	uint64_t pool_empty;
+	uint64_t repaths; /* another UDP source port */
 };
 
 /* One connection, for people. */

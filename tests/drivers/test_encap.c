@@ -127,6 +127,23 @@ static void builds_what_it_parses(void **state)
 	check_round_trip(&flow6, 8952);
 }
 
+/* Another source port makes the same template as if it had been there from the beginning. */
+static void takes_another_source_port(void **state)
+{
+	const struct encap_flow *const flows[] = {&flow4, &flow6};
+
+	for (unsigned i = 0; i < 2; i++) {
+		uint8_t changed[ENCAP_MAX], fresh[ENCAP_MAX];
+		struct encap_flow f = *flows[i];
+		unsigned len = encap_template(&f, changed);
+
+		encap_set_entropy(changed, len, 61234);
+		f.src.port = 61234;
+		assert_int_equal(encap_template(&f, fresh), len);
+		assert_memory_equal(changed, fresh, len);
+	}
+}
+
 /* A sum that comes out as zero is sent as 0xffff, because zero says that there is none. */
 static void never_sends_zero_for_a_sum(void **state)
 {
@@ -351,6 +368,7 @@ int main(void)
 	const struct CMUnitTest cases[] = {
 		cmocka_unit_test(sums_like_rfc1071),
 		cmocka_unit_test(builds_what_it_parses),
+		cmocka_unit_test(takes_another_source_port),
 		cmocka_unit_test(never_sends_zero_for_a_sum),
 		cmocka_unit_test(refuses_truncation),
 		cmocka_unit_test(cuts_padding_off),

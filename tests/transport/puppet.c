@@ -76,12 +76,21 @@ static void on_found(void *ctx, const struct tp_found *f)
 	p->last_found = *f;
 }
 
+static void on_repath(void *ctx, struct tp_path *path, uint16_t entropy)
+{
+	struct puppet *p = ctx;
+
+	p->repaths++;
+	path->hdr[0] = (uint8_t)entropy;
+}
+
 static const struct tp_ops ops = {
 	.size = sizeof ops,
 	.event = on_event,
 	.acceptable = on_acceptable,
 	.reverse = on_reverse,
 	.found = on_found,
+	.repath = on_repath,
 	.alloc = give,
 	.free = take,
 	.idle = idle,

@@ -25,7 +25,7 @@ struct puppet {
 	struct tp_listener *listener;
 	/* what the endpoint has told */
 	unsigned events; /* all since the test last cleared them */
-	unsigned acceptable, found;
+	unsigned acceptable, found, repaths;
 	struct tp_found last_found;
 	/* the packet it sent last; control packets are not decoded */
 	uint8_t out[65536];

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * repath: another way through the fabric, after PLB (Qureshi et al., SIGCOMM 2022). Switches choose among
+ * equal paths by the UDP source port, so a connection that has met congestion for some round trips draws
+ * another one: when nothing is in flight, as that reorders nothing, or after some more in any case. So does
+ * one whose packets are not answered: the path may be broken.
+ */
+#include "transport/conn.h"
+
+/* Congested round trips in a row before it goes elsewhere: when nothing is in flight, and in any case. */
+#define ROUNDS_IDLE  3
+#define ROUNDS_FORCE 12
+
+static void go(struct tp_conn *c)
+{
+	c->bad_rounds = 0;
+	if (!c->tp->ops.repath)
+		return;
+	c->tp->ops.repath(c->tp->ctx, &c->path, (uint16_t)tp_random_id(c->tp));
+	c->min_rtt = c->min_rtt_new = c->min_rtt_old = 0; /* of another path */
+	c->tp->stats.repaths++;
+}
+
+void tp_repath_round(struct tp_conn *c)
+{
+	bool bad = 2 * c->round_marked > c->round_acked;
+
+	c->round_marked = c->round_acked = 0;
+	if (!bad)
+		c->bad_rounds = 0;
+	else if (++c->bad_rounds >= ROUNDS_FORCE)
+		go(c);
+}
+
+void tp_repath_idle(struct tp_conn *c)
+{
+	if (c->bad_rounds >= ROUNDS_IDLE)
+		go(c);
+}
+
+void tp_repath_timeout(struct tp_conn *c)
+{
+	go(c);
+}
