@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-HELPERS = {"sim": ["monitor", "net", "sim"], "verbs": ["monitor", "net", "sim"], "verbs_sim": ["monitor", "net", "sim"], "recovery": ["monitor", "net", "sim"],
+SIM = ["monitor", "net", "pcap", "sim"]
+HELPERS = {"sim": SIM, "verbs": SIM, "verbs_sim": SIM, "recovery": SIM,
            "stream": ["puppet"], "attack": ["puppet"], "life": ["puppet"], "setup": ["puppet"]}
 CFLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-fno-strict-aliasing", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "pcap.h"
 
 #define CHECKED 256 /* connections at once */
 
@@ -266,6 +267,7 @@ void sim_open(
 	s->app = app;
 	s->ctx = ctx;
 	s->monitor = monitor_new();
+	s->pcap = pcap_open(getenv("SIM_PCAP"));
 	sd_rng_seed(&s->rng, seed);
 	s->begin = s->now = sd_rng_below(&s->rng, 1ull << 50);
 	for (unsigned i = 0; i < n_hosts; i++) {
@@ -302,6 +304,8 @@ void sim_close(struct sim *s)
 	}
 	sim_heap_free(&s->heap);
 	monitor_free(s->monitor);
+	if (s->pcap)
+		fclose(s->pcap);
 	s->monitor = NULL;
 }
 
@@ -388,6 +392,7 @@ static void transmit(struct sim_host *h)
 			sim_fail(s, "host %u: a packet of %zu bytes on a path of %u", h->index, len,
 				path->max_payload);
 		watch(h, buf, len);
+		pcap_packet(s->pcap, s->now, &h->addr, &path->peer, buf, len);
 		sim_send(s, h->index, path, buf, len);
 	}
 	if (tp_output_pending(h->tp))

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/clock.h"
 #include "base/rng.h"
@@ -72,6 +73,7 @@ struct sim {
 	uint32_t trace;	    /* a digest of every packet and its time */
 	uint32_t isn_below; /* not 0: packet numbers begin this far below 2^32 */
 	bool verbose;
+	FILE *pcap;	   /* all that is sent, if SIM_PCAP names a file; the last simulation's */
 	char failure[256]; /* the first thing that went wrong; empty: nothing */
 };
 

@@ -981,5 +981,6 @@ int main(void)
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	cmocka_set_test_filter(getenv("SIM_CASE"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
