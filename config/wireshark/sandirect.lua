@@ -267,6 +267,7 @@ local function learn_base(p, memo)
 	local way = way_to(p.dst_cid)
 	local back = way.back
 	way.isn = way.isn or p.psn
+	way.crc = way.crc or p.trailer_right
 	memo.connection, memo.isn, memo.ports = way.number, way.isn, way.ports
 	if back then
 		memo.back_isn = back.isn
@@ -475,16 +476,16 @@ local function add_control(p)
 	if p.len > least and p.tvb:len() > least then
 		p.tree:add(fields.beyond, p.tvb(least, math.min(p.len, p.tvb:len()) - least))
 	end
-	if p.src_cid and p.type ~= RESET then
-		need(p.src_cid:find("[^0]"), "no connection id of the sender")
+	need(not p.src_cid or p.src_cid:find("[^0]"), "no connection id of the sender")
+	if p.packets then
 		need(p.largest_packet >= 256, "a largest packet below 256")
 		need(p.packets > 0, "no packets are remembered")
 	end
 	need(p.type ~= INIT_NAK or p.code > 0, "an INIT_NAK without a code")
 end
 
--- Has this DATA or ACK packet a trailer? By INIT_ACK, else by the preference, else if it looks like one. Nobody can tell of one that the
--- capture has cut; most have it.
+-- Has this DATA or ACK packet a trailer? By INIT_ACK, else by the preference, else if it looks like one; then all later ones of the
+-- connection have it. Nobody can tell of one that the capture has cut; most have it.
 local function has_trailer(p, memo)
 	local way = ways[p.tvb(8, 8):bytes():tohex()]
 	if memo.crc == nil then

@@ -257,8 +257,8 @@ def decode_control(p, packet):
         p["address"] = get_address(packet[16:32], p["family"])
     if packet[least:]:
         p["beyond"] = packet[least:].hex()
+    require(int(p.get("src_cid", "1"), 16), "no connection id of the sender")
     if layout is SETUP:
-        require(int(p["src_cid"], 16), "no connection id of the sender")
         require(p["largest_packet"] >= 256, "a largest packet below 256")
         require(p["packets"], "no packets are remembered")
     require(p["type"] != INIT_NAK or p["code"], "an INIT_NAK without a code")

@@ -280,6 +280,7 @@ DROPPED = [
     ("INIT, no packets", codec.encode(init(packets=0)), "no packets are remembered"),
     ("INIT_ACK, no connection id", codec.encode(init(INIT_ACK, src_cid=hex64(0))), "no connection id of the sender"),
     ("INIT of another version, too short", codec.encode(init(version=2))[:100], "a header that is longer than the packet"),
+    ("RESET, no connection id", codec.encode({**reset(0), "src_cid": hex64(0)}), "no connection id of the sender"),
     ("INIT_NAK, code 0", codec.encode(nak(0)), "an INIT_NAK without a code"),
     ("FIND, family 0", spoiled(find(FIND, "10.77.0.2"), 6, 0), "an address of another family"),
     ("FIND_REPLY, family 5", spoiled(find(FIND_REPLY, "fd00::2"), 6, 5), "an address of another family"),
