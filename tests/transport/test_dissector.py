@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import broken
 import codec
 import tshark
 from codec import ACK, DATA, FLAGS, INIT, INIT_ACK, READ_REQ, READ_RESP, RESET, SEND, STREAM
@@ -269,28 +270,6 @@ def what_icmp_quotes_is_no_transmission():
 
 # --- broken packets ---
 
-def broken(rng, packets):
-    """One of them, with some of it changed; its trailer often made right again."""
-    b = bytearray(rng.choice(packets))
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        how, at = rng.random(), rng.randrange(len(b)) if b else 0
-        if not b or how < 0.1:
-            b[at:at] = rng.randbytes(rng.choice((1, 4, 8)))
-        elif how < 0.25:
-            del b[rng.randrange(len(b)):]
-        elif how < 0.35:
-            del b[at:at + rng.choice((1, 4))]
-        elif how < 0.6:
-            b[at] ^= 1 << rng.randrange(8)
-        elif how < 0.9:
-            b[min(rng.choice((0, 1, 2, 3, 3, 6, 32, 33, 33, 35, 45)), len(b) - 1)] = rng.choice((0, 1, 2, 3, 5, 8, 11, 13, 0x80, 0xff))
-        else:
-            b += rng.choice(packets)[at:]
-    if rng.random() < 0.7:
-        return codec.seal(bytes(b[:-4] if len(b) > 4 and rng.random() < 0.8 else b))
-    return bytes(b) or b"\0"
-
-
 def verdict(b, with_trailers):
     """Why the codec drops it; None: it does not. with_trailers: ids of connections that are known to have them."""
     cid, sealed = b[8:16].hex(), codec.sealed(b)
@@ -310,7 +289,7 @@ def broken_packets():
     rng = random.Random(seed)
     packets = [bytes_of(v) for v in VECTORS]
     # Those that tell of connections come last, so that no broken one says how others are to be read.
-    made = sorted((broken(rng, packets) for _ in range(6000)), key=lambda b: b[0] & 15 == INIT_ACK)
+    made = sorted((broken.packet(rng, packets) for _ in range(6000)), key=lambda b: b[0] & 15 == INIT_ACK)
     rows = dissect([tshark.datagram(b) for b in (named("INIT_ACK"), *made)])[1:]
     dropped, with_trailers = 0, {CID[2:], SETUP["src_cid"][2:]}
     for i, (b, row) in enumerate(zip(made, rows)):

@@ -26,7 +26,7 @@ struct vector {
 	uint8_t pkt[VECTOR_MAX];
 };
 
-/* Reads the file once; later calls return the same. */
+/* Reads the file, or the one that the environment's VECTORS names, once; later calls return the same. */
 const struct vector *vectors(size_t *n);
 const struct vector *vector_named(const char *name);
 /* The keyed values. */
