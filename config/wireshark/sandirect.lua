@@ -157,9 +157,9 @@ for _, flag in ipairs(FLAGS) do
 	table.insert(BITS.flags, "flags." .. flag[2]:lower())
 end
 
--- --- CRC32C ---
+-- --- CRC32C, eight bytes at a time: crc_tables[k] is for a byte that k others follow ---
 
-local crc_table = {}
+local crc_tables = {[0] = {}}
 for n = 0, 255 do
 	local crc = n
 	for _ = 1, 8 do
@@ -167,13 +167,29 @@ for n = 0, 255 do
 		crc = bit.rshift(crc, 1)
 		crc = odd and bit.bxor(crc, 0x82f63b78) or crc
 	end
-	crc_table[n] = crc
+	crc_tables[0][n] = crc
+end
+for k = 1, 7 do
+	crc_tables[k] = {}
+	for n = 0, 255 do
+		local crc = crc_tables[k - 1][n]
+		crc_tables[k][n] = bit.bxor(bit.rshift(crc, 8), crc_tables[0][bit.band(crc, 255)])
+	end
 end
 
 local function crc32c(bytes)
 	local crc, band, bxor, rshift = -1, bit.band, bit.bxor, bit.rshift
-	for i = 1, #bytes do
-		crc = bxor(rshift(crc, 8), crc_table[band(bxor(crc, bytes:byte(i)), 255)])
+	local t0, t1, t2, t3, t4, t5, t6, t7 = crc_tables[0], crc_tables[1], crc_tables[2], crc_tables[3], crc_tables[4], crc_tables[5],
+		crc_tables[6], crc_tables[7]
+	local eights = #bytes - #bytes % 8
+	for i = 1, eights, 8 do
+		local a, b, c, d, e, f, g, h = bytes:byte(i, i + 7)
+		local x = bxor(crc, a + b * 0x100 + c * 0x10000 + d * 0x1000000)
+		crc = bxor(t7[band(x, 255)], t6[band(rshift(x, 8), 255)], t5[band(rshift(x, 16), 255)], t4[rshift(x, 24)], t3[e], t2[f], t1[g],
+			t0[h])
+	end
+	for i = eights + 1, #bytes do
+		crc = bxor(rshift(crc, 8), t0[band(bxor(crc, bytes:byte(i)), 255)])
 	end
 	return bit.bnot(crc) % MODULUS
 end
