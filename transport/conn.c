@@ -281,6 +281,15 @@ void tp_conn_opened(struct tp_conn *c)
 	tp_cork_start(c);
 }
 
+/* Nothing more is expected of the peer, and it may have forgotten us in good order. Answers may follow its
+ * FIN. */
+static bool expects_nothing(const struct tp_conn *c)
+{
+	if (!c->rcv_fin || !c->messages)
+		return c->rcv_fin;
+	return c->fin_acked && c->qp && c->qp->sq.head == c->qp->sq.tail;
+}
+
 /* Asks a silent peer for a sign of life; false: the peer is taken for dead and the connection has ended.
  * Hearing from it costs nothing per packet: whether anything was heard is looked up here. */
 static bool keepalive(struct tp_conn *c, uint64_t now)
@@ -288,9 +297,7 @@ static bool keepalive(struct tp_conn *c, uint64_t now)
 	bool waited = c->keep_queued;
 
 	c->keep_queued = false;
-	if (c->rcv_fin && !c->messages) { /* nothing more is expected of the peer, and it may have forgotten
-					   * us in good order
-					   */
+	if (expects_nothing(c)) {
 		c->keep_at = NEVER;
 		return true;
 	}

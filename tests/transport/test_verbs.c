@@ -828,6 +828,18 @@ static void life__disconnect(void **state)
 		tp_stats(side[0].host->tp)->conns_failed + tp_stats(side[1].host->tp)->conns_failed, 0);
 }
 
+/* Nobody asks whether somebody lives from whom nothing more is expected. */
+static void life__ended_and_kept(void **state)
+{
+	tp_qp_disconnect(side[0].qp);
+	tp_qp_disconnect(side[1].qp);
+	pass(SOON);
+	tp_qp_destroy(side[0].qp, sim.now);
+	side[0].qp = NULL;
+	pass(20 * SD_S);
+	assert_int_equal(tp_qp_error(side[1].qp), 0);
+}
+
 static void life__destroyed_with_completions(void **state)
 {
 	receive(1, 1, 0, 0);
@@ -881,6 +893,7 @@ int main(void)
 		CLOSED(life__posted_before_it_is_open),
 		CLOSED(life__nobody_listens),
 		CASE(life__disconnect),
+		CASE(life__ended_and_kept),
 		CASE(life__destroyed_with_completions),
 		CASE(life__the_peer_is_silent),
 	};
