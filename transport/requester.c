@@ -227,6 +227,8 @@ size_t tp_requester_put(
 		n = put_request(qp, source, len, ext, &m, flags);
 	else if (source->kind == SOURCE_ANSWER)
 		n = put_answer(qp, source, len, ext, &m);
+	else /* FIN alone would be too short to be answered by RESET (FINISHED) */
+		n = tp_wire_put_ack(ext, 0, 0);
 	*op = m.op;
 	return n;
 }

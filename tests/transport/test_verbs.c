@@ -828,6 +828,25 @@ static void life__disconnect(void **state)
 		tp_stats(side[0].host->tp)->conns_failed + tp_stats(side[1].host->tp)->conns_failed, 0);
 }
 
+/* The one who went first is gone when the other repeats its FIN, and says that it has ended in good order. */
+static void life__the_last_acknowledgement_is_lost(void **state)
+{
+	tp_qp_disconnect(side[0].qp);
+	pass(SOON);
+	sim.links[0][1].down = true;
+	tp_qp_disconnect(side[1].qp);
+	pass(SD_MS / 2);
+	assert_true(side[0].events & TP_EV_READABLE);
+	tp_qp_destroy(side[0].qp, sim.now);
+	side[0].qp = NULL;
+	pass(SD_MS / 2);
+	assert_false(side[1].events & TP_EV_DRAINED);
+	sim.links[0][1].down = false;
+	pass(10 * SD_S);
+	assert_int_equal(tp_qp_error(side[1].qp), 0);
+	assert_true(side[1].events & TP_EV_DRAINED);
+}
+
 /* Nobody asks whether somebody lives from whom nothing more is expected. */
 static void life__ended_and_kept(void **state)
 {
@@ -893,6 +912,7 @@ int main(void)
 		CLOSED(life__posted_before_it_is_open),
 		CLOSED(life__nobody_listens),
 		CASE(life__disconnect),
+		CASE(life__the_last_acknowledgement_is_lost),
 		CASE(life__ended_and_kept),
 		CASE(life__destroyed_with_completions),
 		CASE(life__the_peer_is_silent),
