@@ -199,6 +199,8 @@ int tp_qp_accept(struct tp_qp *qp, struct tp_listener *l)
 	else
 		tp_ack_soon(c); /* requests may come */
 	tp_qp_agree(qp);
+	if (c->rcv_fin)
+		tp_conn_event(c, TP_EV_READABLE);
 	return 0;
 }
 

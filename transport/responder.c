@@ -341,6 +341,16 @@ static bool receive_early(struct tp_conn *c, const struct wire_packet *p, uint32
 	return true;
 }
 
+/* The peer may end before we accept; there is nothing else that may come. */
+static void end_before_accept(struct tp_conn *c, const struct wire_packet *p, uint32_t ahead)
+{
+	if (p->msg.op != WIRE_OP_NONE || ahead || c->rcv_fin)
+		return;
+	c->rcv_nxt++;
+	c->rcv_fin = true;
+	tp_ack_soon(c);
+}
+
 bool tp_responder_input(struct tp_conn *c, const struct wire_packet *p, uint32_t ahead, unsigned *events)
 {
 	const struct step s = {.op = p->msg.op,
@@ -349,8 +359,10 @@ bool tp_responder_input(struct tp_conn *c, const struct wire_packet *p, uint32_t
 		.off = (uint32_t)p->msg.offset,
 		.len = (uint16_t)p->payload_len};
 
-	if (!c->qp)
-		return true; /* not accepted yet: nothing may come */
+	if (!c->qp) {
+		end_before_accept(c, p, ahead);
+		return true;
+	}
 	if (ahead) {
 		tp_ack_soon(c);
 		return receive_early(c, p, ahead);

@@ -125,7 +125,7 @@ int tp_qp_connect(struct tp_qp *qp, uint64_t now, const struct tp_path *path);
 int tp_qp_listen(struct tp *t, const struct sd_addr *local, unsigned backlog, unsigned max_peer_reads,
 	void *user, struct tp_listener **out);
 /* The oldest acceptable connection. -EAGAIN: none; -EISCONN; -EINVAL: the queue pair takes fewer READ and
- * atomic requests than its peer was told. */
+ * atomic requests than its peer was told. TP_EV_READABLE at once if the peer has disconnected before. */
 int tp_qp_accept(struct tp_qp *qp, struct tp_listener *l);
 /* After what has been posted to send the peer gets TP_EV_READABLE: it is disconnected. Idempotent. Nothing
  * can be posted to send then (-EPIPE). TP_EV_DRAINED: it knows. */

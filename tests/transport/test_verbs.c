@@ -859,6 +859,30 @@ static void life__ended_and_kept(void **state)
 	assert_int_equal(tp_qp_error(side[1].qp), 0);
 }
 
+/* Whoever has nothing to say may end before the other has accepted, however late that is. */
+static void life__ended_before_it_is_accepted(void **state)
+{
+	struct tp_path path;
+
+	assert_int_equal(tp_qp_listen(side[1].host->tp, &(struct sd_addr){.family = 4, .port = PORT}, 4,
+				 attr.max_peer_reads, NULL, &listener),
+		0);
+	sim_path(side[0].host, side[1].host, 4711, PORT, &path);
+	assert_int_equal(tp_qp_connect(side[0].qp, sim.now, &path), 0);
+	tp_qp_disconnect(side[0].qp);
+	pass(10 * SD_S);
+	assert_int_equal(tp_qp_error(side[0].qp), 0);
+	assert_int_equal(tp_qp_accept(side[1].qp, listener), 0);
+	assert_true(side[1].events & TP_EV_READABLE);
+	receive(0, 1, 0, 0);
+	assert_int_equal(post(1, (struct tp_send_wr){.wr_id = 2, .opcode = TP_SEND, SIGNALED}), 0);
+	tp_qp_disconnect(side[1].qp);
+	pass(SOON);
+	completed(side[0].rcq, 1, TP_WC_SUCCESS, TP_RECV);
+	completed(side[1].scq, 2, TP_WC_SUCCESS, TP_SEND);
+	assert_true(side[0].events & side[1].events & TP_EV_DRAINED);
+}
+
 static void life__destroyed_with_completions(void **state)
 {
 	receive(1, 1, 0, 0);
@@ -914,6 +938,7 @@ int main(void)
 		CASE(life__disconnect),
 		CASE(life__the_last_acknowledgement_is_lost),
 		CASE(life__ended_and_kept),
+		CLOSED(life__ended_before_it_is_accepted),
 		CASE(life__destroyed_with_completions),
 		CASE(life__the_peer_is_silent),
 	};
