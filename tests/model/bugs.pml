@@ -25,6 +25,9 @@
 #define BUG_NO_DEAD_TIMEOUT	 22 /* probes go on for ever */
 #define BUG_NO_COOKIES		 23 /* beyond the limit INIT is ignored */
 #define BUG_KNOWN_BY_ID		 24 /* a repeated INIT is known by its id alone */
+#define BUG_SHORT_FIN		 25 /* FIN without bytes is too short for RESET to answer it */
+#define BUG_FIN_UNACCEPTED	 26 /* FIN is not taken before the connection has been accepted */
+#define BUG_ASKS_AFTER_END	 27 /* keepalive, although the peer has nothing more to say */
 
 #ifndef BUG
 #define BUG BUG_NONE

@@ -66,6 +66,9 @@ BUGS = {
     "NO_DEAD_TIMEOUT": "outage",
     "NO_COOKIES": "intruder",
     "KNOWN_BY_ID": "intruder",
+    "SHORT_FIN": "close",
+    "FIN_UNACCEPTED": "close",
+    "ASKS_AFTER_END": "close",
 }
 
 

@@ -49,6 +49,7 @@ inline unknown()
 	:: (finished[to] & BIT(dcid)) != 0 ->
 		if
 		:: type == ACK && !ackreq /* asks for nothing */
+		:: type == DATA && !byt && BUG == BUG_SHORT_FIN
 		:: else -> send(HEAD(RESET, 1 - to, 0, dcid) | WHY(node_key[to], FINISHED))
 		fi
 	:: else -> send(HEAD(RESET, 1 - to, 0, dcid) | WHY(node_key[to], UNKNOWN))

@@ -32,6 +32,7 @@ inline ack_input(k)
 inline data_input(k)
 {
 	if
+	:: c[k].waiting && !byt && BUG == BUG_FIN_UNACCEPTED
 	:: psn < c[k].rcv && BUG != BUG_TAKES_DUPLICATES -> c[k].ack_now = 1
 	:: psn > c[k].rcv && BUG != BUG_TAKES_EARLY_FIN -> c[k].ack_now = 1 /* dropped */
 	:: else ->

@@ -70,7 +70,7 @@ byte connects, losses, copies, haste, crashes, forgeries, outages, aborts;
 #define RUNS_HALF(k)  (c[k].st == HALF && BUG != BUG_HALF_FOR_EVER)
 #define RUNS_PROBE(k) (IS_UP(k) && (OUTSTANDING(k) || c[k].unconfirmed))
 /* Asking a peer that lives changes nothing, so only the others are asked. */
-#define RUNS_KEEP(k) (IS_UP(k) && !RUNS_PROBE(k) && !c[k].rcv_fin && KEEPALIVE && \
+#define RUNS_KEEP(k) (IS_UP(k) && !RUNS_PROBE(k) && (!c[k].rcv_fin || BUG == BUG_ASKS_AFTER_END) && KEEPALIVE && \
 	BUG != BUG_NO_KEEPALIVE && (down || !PEER_LIVES(k)))
 #define RUNS_WAIT(k) (c[k].st == CLOSING && SENDING_DONE(k) && !c[k].rcv_fin && BUG != BUG_CLOSING_FOR_EVER)
 #define RUNS(k)	     (RUNS_INIT(k) || RUNS_HALF(k) || RUNS_PROBE(k) || RUNS_KEEP(k) || RUNS_WAIT(k))
@@ -221,9 +221,9 @@ proctype faults()
 end:	do
 	:: d_step { held != 0 && ROOM -> send(held); held = 0; skip }
 	:: d_step { crashes < CRASHES -> crash(A, false); skip }
-	:: d_step { crashes < CRASHES -> crash(A, true); skip }
+	:: d_step { crashes < CRASHES && node_key[A] + 1 < STRANGE_KEY -> crash(A, true); skip }
 	:: d_step { CRASHES_OF_B && crashes < CRASHES -> crash(B, false); skip }
-	:: d_step { CRASHES_OF_B && crashes < CRASHES -> crash(B, true); skip }
+	:: d_step { CRASHES_OF_B && crashes < CRASHES && node_key[B] + 1 < STRANGE_KEY -> crash(B, true); skip }
 	:: d_step { outages < OUTAGES -> outages++; down = 1; blocked = 1; skip }
 	:: d_step { down -> down = 0; skip }
 	:: d_step { UNLISTEN && listening -> unlisten(); skip }
