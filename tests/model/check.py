@@ -32,7 +32,7 @@ RUNS = {
     "crash with bytes": (SAFETY, "CRASHES=1"),
     "crash twice": (SAFETY, "CRASHES=2 WRITES=0"),
     "return": (SAFETY, "CRASHES=1 CONNECTS=2 WRITES=0"),
-    "return without keepalive": (SAFETY, "CRASHES=1 CONNECTS=2 WRITES=0 KEEPALIVE=0 CRASHES_OF_B=0"),
+    "return without keepalive": (SAFETY, "CRASHES=1 CONNECTS=2 WRITES=0 KEEPALIVE=0 CRASHES_OF_B=0 PLACES=2"),
     "no keepalive": (SAFETY, "WRITES=0 LOSSES=1 KEEPALIVE=0"),
     "intruder": (CYCLES, "FORGERIES=2 WRITES=0"),
     "intruder with bytes": (SAFETY, "FORGERIES=1"),

@@ -78,7 +78,9 @@ byte connects, losses, copies, haste, crashes, forgeries, outages, aborts;
 /* Nothing happens any more unless an application does something: who waits for the peer has one. */
 #define QUIET	 (CALM && !ANY(RUNS))
 #define STUCK(k) (c[k].st == SENT || c[k].st == HALF || c[k].st == CLOSING || \
-	(c[k].st == OPEN && !c[k].rcv_fin && !PEER_LIVES(k)))
+	(c[k].st == OPEN && !c[k].rcv_fin && !PEER_LIVES(k) && MUST_LEARN(k)))
+/* Without keepalive B learns of A's crash when A, with its old key, has come back. */
+#define MUST_LEARN(k) (KEEPALIVE || crashes == 0 || !HOST(k) || (!blocked && c[k].pepoch != seen_epoch))
 #define IS_FREE(k)  (c[k].st == FREE)
 #define IS_TAKEN(k) (c[k].st != FREE)
 
