@@ -58,6 +58,7 @@ field("ext.flags", "uint16", "Flags", base.HEX)
 field("ext.flags.last", "bool", "LAST", 16, nil, LAST)
 field("ext.value", "bytes", "Value")
 field("offset", "uint64", "Stream offset", base.DEC)
+field("backlog", "uint8", "Backlog (256ths)")
 field("window", "uint64", "Window", base.DEC)
 field("sack", "uint64", "SACK word", base.HEX)
 field("sack.range", "string", "Received")
@@ -145,7 +146,7 @@ local LAYOUTS = {
 local LEAST = {[INIT] = 104, [INIT_ACK] = 104, [INIT_NAK] = 32, [COOKIE] = 40, [RESET] = 32, [FIND] = 32, [FIND_REPLY] = 32}
 local EXTENSION_LAYOUTS = {
 	{{nil, 2}, {"offset", 8}},
-	{{nil, 2}, {"window", 8}},
+	{{"backlog", 1}, {nil, 1}, {"window", 8}},
 	{{"ext.flags", 2}, {"ssn", 4}, {"message_offset", 4}, {"immediate", 4}},
 	{{"ext.flags", 2}, {"rkey", 8}, {"region_offset", 8}, {"ssn", 4}, {"immediate", 4}},
 	{{"ext.flags", 2}, {"rsn", 4}, {"rkey", 8}, {"region_offset", 8}, {"wanted", 4}},

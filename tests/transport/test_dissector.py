@@ -165,7 +165,7 @@ def data(cid, psn, ack, payload=b"hello", offset=0, flags=0, **more):
 
 
 def ack(cid, psn, upto, *sack):
-    x = {"type": 2, "window": "0x0000000000001000", "sack": [f"0x{w:016x}" for w in sack]}
+    x = {"type": 2, "backlog": 0, "window": "0x0000000000001000", "sack": [f"0x{w:016x}" for w in sack]}
     return {**data(cid, psn, upto, b"", extensions=[x]), "type": ACK, "opcode": 0}
 
 

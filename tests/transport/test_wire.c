@@ -70,7 +70,7 @@ static void check_decoded(const struct wire_packet *want)
 	expect(tp_wire_cid(now->pkt) == vector_number(now->fields, "dst_cid"));
 	expect(stream ? p.offset == want->offset : same_message(&p.msg, &want->msg));
 	expect(p.has_window == want->has_window && p.sack_words == want->sack_words);
-	expect(!want->has_window || p.window == want->window);
+	expect(!want->has_window || (p.window == want->window && p.backlog == want->backlog));
 	expect(!want->sack_words || !memcmp(p.sack, want->sack, 8 * (size_t)want->sack_words));
 	expect(p.payload_len == want->payload_len && !memcmp(p.payload, want->payload, p.payload_len));
 }
@@ -86,6 +86,7 @@ static size_t put_extension(uint8_t *b, const json_t *x, const struct wire_packe
 	if (vector_number(x, "type") != WIRE_X_ACK)
 		return tp_wire_put_message(b, &p->msg);
 	len = tp_wire_put_ack(b, p->window, p->sack_words);
+	tp_wire_put_backlog(b, p->backlog);
 	for (unsigned k = 0; k < p->sack_words; k++)
 		tp_wire_put_sack(b, k, tp_wire_get_sack(p, k));
 	return len;
