@@ -44,9 +44,9 @@ static void release(struct tp_qp *qp)
 	queue_close(t, &qp->sq);
 	queue_close(t, &qp->rq);
 	if (qp->readers)
-		t->ops.free(t->ctx, qp->readers, qp->attr.max_reads * sizeof *qp->readers);
+		t->ops.free(t->ctx, qp->readers, (qp->readers_mask + 1) * sizeof *qp->readers);
 	if (qp->incoming)
-		t->ops.free(t->ctx, qp->incoming, qp->attr.max_peer_reads * sizeof *qp->incoming);
+		t->ops.free(t->ctx, qp->incoming, (qp->incoming_mask + 1) * sizeof *qp->incoming);
 	if (qp->sources)
 		t->ops.free(t->ctx, qp->sources, (qp->sources_mask + 1) * sizeof *qp->sources);
 	t->ops.free(t->ctx, qp, sizeof *qp);
@@ -64,10 +64,13 @@ static int allocate(struct tp_qp *qp)
 		r = queue_open(t, &qp->rq, a->max_recv_wr, sizeof(struct tp_rwqe) + pieces);
 	qp->sources_mask = t->cfg.window_packets - 1;
 	qp->sources = t->ops.alloc(t->ctx, t->cfg.window_packets * sizeof *qp->sources);
+	/* powers of two, or numbers that wrap would meet others in their places */
+	qp->readers_mask = tp_queue_size(a->max_reads) - 1;
+	qp->incoming_mask = tp_queue_size(a->max_peer_reads) - 1;
 	if (a->max_reads)
-		qp->readers = t->ops.alloc(t->ctx, a->max_reads * sizeof *qp->readers);
+		qp->readers = t->ops.alloc(t->ctx, (qp->readers_mask + 1) * sizeof *qp->readers);
 	if (a->max_peer_reads)
-		qp->incoming = t->ops.alloc(t->ctx, a->max_peer_reads * sizeof *qp->incoming);
+		qp->incoming = t->ops.alloc(t->ctx, (qp->incoming_mask + 1) * sizeof *qp->incoming);
 	if (r || !qp->sources || (a->max_reads && !qp->readers) || (a->max_peer_reads && !qp->incoming))
 		return -ENOMEM;
 	return 0;

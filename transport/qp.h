@@ -111,9 +111,9 @@ struct tp_qp {
 	bool peer_ready;
 	uint32_t max_reads;	   /* as agreed */
 	uint32_t answer_off;	   /* bytes in order of the answer to rsn_done */
-	uint32_t *readers;	   /* index in the send queue, by RSN */
+	uint32_t *readers;	   /* index in the send queue, by RSN & readers_mask */
 	struct tp_source *sources; /* by PSN & sources_mask */
-	uint32_t sources_mask;
+	uint32_t sources_mask, readers_mask;
 	const struct tp_mr *lost_mr; /* that is being deregistered */
 	uint64_t nak_psn;	     /* of ours, that the peer could not take */
 	uint8_t nak;		     /* enum wire_reset */
@@ -124,7 +124,8 @@ struct tp_qp {
 	uint32_t msg_off;	      /* bytes in order of a SEND that has begun */
 	bool in_message;	      /* one has */
 	uint32_t write_len;	      /* the same of a WRITE */
-	struct tp_incoming *incoming; /* by RSN */
+	struct tp_incoming *incoming; /* by RSN & incoming_mask */
+	uint32_t incoming_mask;
 	uint32_t in_next, in_send,
 		in_done; /* RSNs: expected in order, to be answered, answer not acknowledged */
 };
@@ -141,7 +142,7 @@ static inline struct tp_rwqe *rwqe_at(const struct tp_qp *qp, uint32_t n)
 
 static inline struct tp_incoming *incoming_at(const struct tp_qp *qp, uint32_t rsn)
 {
-	return &qp->incoming[rsn % qp->attr.max_peer_reads];
+	return &qp->incoming[rsn & qp->incoming_mask];
 }
 
 /* The power of two that n fit in; n at most 2^31. */

@@ -100,7 +100,7 @@ static void begin(struct tp_qp *qp, struct tp_swqe *w)
 	if (!is_read(w))
 		return;
 	w->number = qp->rsn_begun++;
-	qp->readers[w->number % qp->attr.max_reads] = qp->sq_next;
+	qp->readers[w->number & qp->readers_mask] = qp->sq_next;
 }
 
 static void take_request(struct tp_qp *qp, uint64_t psn, struct tp_source *source, struct tp_sent *s)

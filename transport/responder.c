@@ -115,7 +115,7 @@ static enum fate place_answer(struct tp_qp *qp, const struct wire_packet *p, boo
 
 	if (ahead >= qp->rsn_begun - qp->rsn_done)
 		return refuse(qp, early, WIRE_RESET_PROTOCOL);
-	w = swqe_at(qp, qp->readers[p->msg.number % qp->attr.max_reads]);
+	w = swqe_at(qp, qp->readers[p->msg.number & qp->readers_mask]);
 	if (p->payload_len > w->len || p->msg.offset > w->len - p->payload_len)
 		return refuse(qp, early, WIRE_RESET_PROTOCOL);
 	if (w->opcode == TP_READ) {
@@ -234,7 +234,7 @@ static bool step_answer(struct tp_qp *qp, const struct step *s)
 	if (qp->rsn_done == qp->rsn_begun || s->number != (uint16_t)qp->rsn_done ||
 		s->off != qp->answer_off || (!s->last && !s->len))
 		return is_violation(qp);
-	w = swqe_at(qp, qp->readers[qp->rsn_done % qp->attr.max_reads]);
+	w = swqe_at(qp, qp->readers[qp->rsn_done & qp->readers_mask]);
 	qp->answer_off += s->len;
 	if (!s->last)
 		return true;

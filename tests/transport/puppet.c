@@ -84,6 +84,20 @@ static void on_repath(void *ctx, struct tp_path *path, uint16_t entropy)
 	path->hdr[0] = (uint8_t)entropy;
 }
 
+static void on_qp_event(void *ctx, struct tp_qp *qp, void *user, unsigned events)
+{
+	struct puppet *p = ctx;
+
+	p->qp_events |= events;
+}
+
+static void on_completion(void *ctx, struct tp_cq *cq, void *user)
+{
+	struct puppet *p = ctx;
+
+	p->completions++;
+}
+
 static const struct tp_ops ops = {
 	.size = sizeof ops,
 	.event = on_event,
@@ -94,6 +108,8 @@ static const struct tp_ops ops = {
 	.alloc = give,
 	.free = take,
 	.idle = idle,
+	.qp_event = on_qp_event,
+	.completion = on_completion,
 };
 
 void puppet_init(struct puppet *p)
@@ -230,7 +246,8 @@ static struct wire_init init_of(const struct puppet *p, const struct peer *q)
 		.max_ack_delay_us = 1000,
 		.ts = tp_timestamp(p->now),
 		.max_payload = p->max_payload,
-		.features = q->crc ? WIRE_FEAT_CRC : 0,
+		.features = (uint16_t)((q->crc ? WIRE_FEAT_CRC : 0) | (q->messages ? WIRE_FEAT_MESSAGES : 0)),
+		.reads = q->reads,
 		.window_packets = 512,
 	};
 }
@@ -245,6 +262,19 @@ size_t peer_put_init(const struct puppet *p, const struct peer *q, const uint8_t
 	if (cookie)
 		memcpy(i.cookie, cookie, sizeof i.cookie);
 	return tp_wire_put_init(buf, WIRE_INIT, &i);
+}
+
+void peer_init_ack(struct puppet *p, const struct peer *q, uint16_t src_port, uint16_t dst_port)
+{
+	struct wire_init i = init_of(p, q);
+	uint8_t buf[WIRE_CONTROL_MAX];
+
+	i.src_port = dst_port;
+	i.dst_port = src_port;
+	i.dst_cid = q->their_cid;
+	i.echo = q->their_ts;
+	memcpy(i.token, q->token, sizeof i.token);
+	puppet_input(p, buf, tp_wire_put_init(buf, WIRE_INIT_ACK, &i));
 }
 
 bool peer_learn(const struct puppet *p, struct peer *q)
@@ -280,34 +310,27 @@ bool peer_connect(struct puppet *p, struct peer *q, unsigned n)
 bool peer_accept(struct puppet *p, struct peer *q, unsigned n)
 {
 	struct tp_path path = {.max_payload = p->max_payload, .local = p->local, .peer = p->peer};
-	uint8_t buf[WIRE_CONTROL_MAX];
-	struct wire_init i;
 
 	peer_init(p, q, n);
 	path.local.port = (uint16_t)(30000 + n);
 	path.peer.port = PUPPET_PORT;
 	if (tp_connect(p->tp, p->now, &path, q, &q->c) || !puppet_output(p) || !peer_learn(p, q))
 		return false;
-	i = init_of(p, q);
-	i.src_port = path.peer.port;
-	i.dst_port = path.local.port;
-	i.dst_cid = q->their_cid;
-	i.nonce = q->nonce;
-	i.echo = q->their_ts;
-	memcpy(i.token, q->token, sizeof i.token);
-	puppet_input(p, buf, tp_wire_put_init(buf, WIRE_INIT_ACK, &i));
+	peer_init_ack(p, q, path.local.port, path.peer.port);
 	puppet_flush(p);
 	return tp_is_open(q->c);
 }
 
 static void put_base(struct puppet *p, struct peer *q, uint8_t *buf, enum wire_type type, unsigned flags,
-	uint32_t psn, uint32_t ack, size_t ext)
+	enum wire_opcode op, uint32_t psn, uint32_t ack, size_t ext)
 {
-	struct wire_packet w = {
-		.psn = psn, .ack = ack, .ts = q->ts ? q->ts : tp_timestamp(p->now), .echo = q->their_ts};
+	struct wire_packet w = {.psn = psn,
+		.ack = ack,
+		.ts = q->ts ? q->ts : tp_timestamp(p->now),
+		.echo = q->their_ts,
+		.credit = q->credit};
 
-	tp_wire_put_base(
-		buf, type, flags, type == WIRE_DATA ? WIRE_OP_STREAM : WIRE_OP_NONE, ext, &w, q->their_cid);
+	tp_wire_put_base(buf, type, flags, op, ext, &w, q->their_cid);
 }
 
 void peer_data(struct puppet *p, struct peer *q, uint32_t psn, uint64_t off, const void *data, size_t len,
@@ -316,7 +339,7 @@ void peer_data(struct puppet *p, struct peer *q, uint32_t psn, uint64_t off, con
 	uint8_t buf[65536];
 	size_t head = WIRE_BASE_LEN + WIRE_STREAM_LEN;
 
-	put_base(p, q, buf, WIRE_DATA, flags, psn, q->ack, WIRE_STREAM_LEN);
+	put_base(p, q, buf, WIRE_DATA, flags, WIRE_OP_STREAM, psn, q->ack, WIRE_STREAM_LEN);
 	tp_wire_put_stream(buf + WIRE_BASE_LEN, off);
 	if (len)
 		memcpy(buf + head, data, len);
@@ -329,6 +352,18 @@ void peer_send(struct puppet *p, struct peer *q, const void *data, size_t len, u
 	q->off += len;
 }
 
+void peer_message(struct puppet *p, struct peer *q, uint32_t psn, const struct wire_message *m,
+	const void *data, size_t len, unsigned flags)
+{
+	uint8_t buf[65536];
+	size_t ext = tp_wire_put_message(buf + WIRE_BASE_LEN, m), head = WIRE_BASE_LEN + ext;
+
+	put_base(p, q, buf, WIRE_DATA, flags, m->op, psn, q->ack, ext);
+	if (len)
+		memcpy(buf + head, data, len);
+	puppet_input(p, buf, q->crc ? tp_wire_seal(buf, head + len) : head + len);
+}
+
 void peer_ack(
 	struct puppet *p, struct peer *q, uint32_t ack, const uint64_t *sack, unsigned words, unsigned flags)
 {
@@ -337,7 +372,7 @@ void peer_ack(
 
 	for (unsigned k = 0; k < words; k++)
 		tp_wire_put_sack(buf + WIRE_BASE_LEN, k, sack[k]);
-	put_base(p, q, buf, WIRE_ACK, flags, q->psn, ack, ext);
+	put_base(p, q, buf, WIRE_ACK, flags, WIRE_OP_NONE, q->psn, ack, ext);
 	puppet_input(p, buf, q->crc ? tp_wire_seal(buf, WIRE_BASE_LEN + ext) : WIRE_BASE_LEN + ext);
 }
 

@@ -26,6 +26,7 @@ struct puppet {
 	/* what the endpoint has told */
 	unsigned events; /* all since the test last cleared them */
 	unsigned acceptable, found, repaths;
+	unsigned qp_events, completions;
 	struct tp_found last_found;
 	/* the packet it sent last; control packets are not decoded */
 	uint8_t out[65536];
@@ -49,6 +50,9 @@ struct peer {
 	uint32_t ts, their_ts;
 	struct tp_conn *c;
 	bool crc;
+	bool messages;	 /* it is a queue pair, which */
+	uint16_t reads;	 /* takes so many READ and atomic requests at once, */
+	uint16_t credit; /* and messages of numbers below this */
 };
 
 /* Defaults, fixed seeds, IPv4, no port listened on. Change p->cfg before puppet_start. */
@@ -79,6 +83,8 @@ size_t peer_put_init(const struct puppet *p, const struct peer *q, const uint8_t
 bool peer_connect(struct puppet *p, struct peer *q, unsigned n);
 /* The endpoint connects, the peer answers. Leaves no output. */
 bool peer_accept(struct puppet *p, struct peer *q, unsigned n);
+/* Answers the INIT that it has learnt from, which was for dst_port from src_port. */
+void peer_init_ack(struct puppet *p, const struct peer *q, uint16_t src_port, uint16_t dst_port);
 /* Learns from an INIT or INIT_ACK that is in p->out. */
 bool peer_learn(const struct puppet *p, struct peer *q);
 /* DATA with the peer's next PSN and offset. */
@@ -86,6 +92,9 @@ void peer_send(struct puppet *p, struct peer *q, const void *data, size_t len, u
 /* DATA as told; counts nothing. */
 void peer_data(struct puppet *p, struct peer *q, uint32_t psn, uint64_t off, const void *data, size_t len,
 	unsigned flags);
+/* The same of a queue pair: one fragment, or FIN. */
+void peer_message(struct puppet *p, struct peer *q, uint32_t psn, const struct wire_message *m,
+	const void *data, size_t len, unsigned flags);
 /* ACK of everything below ack, with words of SACK and the peer's window. */
 void peer_ack(
 	struct puppet *p, struct peer *q, uint32_t ack, const uint64_t *sack, unsigned words, unsigned flags);
