@@ -120,7 +120,9 @@ static enum fate place_answer(struct tp_qp *qp, const struct wire_packet *p, boo
 		return refuse(qp, early, WIRE_RESET_PROTOCOL);
 	if (w->opcode == TP_READ) {
 		tp_sge_scatter(w->sg, (uint32_t)p->msg.offset, p->payload, p->payload_len);
-	} else if (p->payload_len == 8) {
+	} else if (p->payload_len != 8) {
+		return refuse(qp, early, WIRE_RESET_PROTOCOL); /* a value does not come in pieces */
+	} else {
 		uint64_t value = be64_get(p->payload);
 
 		tp_sge_scatter(w->sg, 0, &value, 8);

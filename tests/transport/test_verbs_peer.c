@@ -101,6 +101,16 @@ static void completed(uint64_t id, enum tp_wc_status status)
 	assert_int_equal(wc.status, status);
 }
 
+static void expect_reset(enum wire_reset reason)
+{
+	struct wire_reset_packet r;
+
+	assert_int_equal(tp_qp_error(qp), -ECONNRESET);
+	assert_true(puppet_flush(&p) > 0);
+	assert_true(tp_wire_get_reset(p.out, p.out_len, &r));
+	assert_int_equal(r.reason, reason);
+}
+
 /* --- numbers --- */
 
 /* As after 2^32 of them. */
@@ -147,11 +157,25 @@ static void own_requests__wrap(void **state)
 	assert_memory_equal(mem, "aaaaaaaabbbbbbbbcccccccc", 24);
 }
 
+/* --- what no queue pair would say --- */
+
+static void atomic__answered_in_pieces(void **state)
+{
+	struct wire_message m = {.op = WIRE_OP_READ_RESP};
+
+	post(1, TP_FETCH_ADD, 0, 8);
+	assert_true(puppet_flush(&p) > 0);
+	say(&m, "1234", 4, 0);
+	expect_reset(WIRE_RESET_PROTOCOL);
+	completed(1, TP_WC_REMOTE_FAILED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(peers_requests__wrap, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(own_requests__wrap, open_pair, close_pair),
+		cmocka_unit_test_setup_teardown(atomic__answered_in_pieces, open_pair, close_pair),
 	};
 
 	return cmocka_run_group_tests_name("verbs_peer", tests, NULL, NULL);
