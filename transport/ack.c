@@ -187,6 +187,8 @@ bool tp_ack_input(struct tp_conn *c, uint64_t now, const struct wire_packet *p, 
 		return !p->has_window || window_input(c, p);
 	if (cum > c->snd_nxt || !sack_plausible(c, cum, p) || (p->has_window && !window_input(c, p)))
 		return false;
+	if (__builtin_expect(c->messages && c->qp, 0))
+		tp_requester_credit(c->qp, p); /* not of what is old: it would seem to be far ahead */
 	if (ahead)
 		newly = cumulative_input(c, cum, p);
 	if (p->sack_words)

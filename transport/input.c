@@ -34,8 +34,6 @@ static void process(struct tp_conn *c, uint64_t now, const struct wire_packet *p
 	unsigned events = 0;
 
 	note_arrival(c, now, p, rx);
-	if (__builtin_expect(c->messages && c->qp, 0))
-		tp_requester_credit(c->qp, p);
 	if (!tp_ack_input(c, now, p, &events)) {
 		t->stats.rx_out_of_window++;
 		return;

@@ -27,7 +27,7 @@ struct tp_qp; /* queue pair: one connection of messages */
 #define TP_MAX_SGE     16
 #define TP_MAX_INLINE  1024u	  /* bytes */
 #define TP_MAX_MESSAGE (1u << 30) /* bytes */
-#define TP_MAX_WR      32768u	  /* of a queue */
+#define TP_MAX_WR      16384u	  /* of a queue; credits are told by their low 16 bits */
 #define TP_MAX_READS   255u	  /* READ and atomic requests under way, each way */
 #define TP_MAX_REGIONS (1u << 24)
 

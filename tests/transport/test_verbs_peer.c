@@ -157,6 +157,30 @@ static void own_requests__wrap(void **state)
 	assert_memory_equal(mem, "aaaaaaaabbbbbbbbcccccccc", 24);
 }
 
+/* A whole queue of receives at once is heard of. */
+static void credit__of_a_full_queue(void **state)
+{
+	post(1, TP_SEND, 0, 4);
+	assert_int_equal(puppet_flush(&p), 0);
+	ready(TP_MAX_WR);
+	assert_true(puppet_output(&p));
+	assert_int_equal(p.w.msg.op, WIRE_OP_SEND);
+}
+
+/* What has been overtaken by 32768 messages must not look like news. */
+static void credit__that_comes_late(void **state)
+{
+	const uint32_t early = (uint32_t)qp->conn->snd_una;
+	const uint32_t credit = qp->peer_credit = 50000;
+
+	post(1, TP_WRITE, 0, 4);
+	assert_true(puppet_flush(&p) > 0);
+	ready((uint16_t)credit);
+	q.credit = 1;
+	peer_ack(&p, &q, early, NULL, 0, WIRE_F_READY);
+	assert_int_equal(qp->peer_credit, credit);
+}
+
 /* --- what no queue pair would say --- */
 
 static void atomic__answered_in_pieces(void **state)
@@ -175,6 +199,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(peers_requests__wrap, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(own_requests__wrap, open_pair, close_pair),
+		cmocka_unit_test_setup_teardown(credit__of_a_full_queue, open_pair, close_pair),
+		cmocka_unit_test_setup_teardown(credit__that_comes_late, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(atomic__answered_in_pieces, open_pair, close_pair),
 	};
 
