@@ -135,8 +135,8 @@ bool tp_control_same(const uint8_t a[16], const uint8_t b[16])
 /* Both directions have ended, and only our FIN may not have arrived, or not even that. */
 static bool over_anyway(const struct tp_conn *c, enum wire_reset why)
 {
-	if (c->qp && c->qp->sq.head != c->qp->sq.tail)
-		return false;
+	if (c->qp && (c->qp->sq.head != c->qp->sq.tail || c->qp->in_send != c->qp->in_next))
+		return false; /* something is asked for that has not been done */
 	return c->rcv_fin && c->fin_sent && (c->snd_acked == c->snd_end || why == WIRE_RESET_FINISHED);
 }
 
@@ -160,6 +160,8 @@ void tp_control_reset_input(struct tp *t, const uint8_t *pkt, size_t len)
 		c->pipe = c->lost = c->sacked = 0;
 		c->probe_at = NEVER;
 		c->fin_acked = true;
+		if (c->qp)
+			tp_responder_forget(c->qp);
 		tp_conn_event(c, TP_EV_DRAINED);
 	} else {
 		note_nak(c, &r);

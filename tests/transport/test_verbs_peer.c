@@ -194,6 +194,37 @@ static void atomic__answered_in_pieces(void **state)
 	completed(1, TP_WC_REMOTE_FAILED);
 }
 
+/* Both have disconnected, and the peer has asked for so many bytes before. */
+static void asked_and_over(uint32_t len)
+{
+	const struct wire_message read = {.op = WIRE_OP_READ_REQ, .rkey = tp_mr_rkey(mr), .len = len};
+	const struct wire_message fin = {.op = WIRE_OP_NONE};
+
+	tp_qp_disconnect(qp);
+	assert_true(puppet_flush(&p) > 0);
+	say(&read, NULL, 0, 0);
+	say(&fin, NULL, 0, WIRE_F_FIN);
+	assert_true(puppet_output(&p));
+	p.qp_events = 0;
+	peer_reset(&p, &q, WIRE_RESET_FINISHED, q.token);
+	assert_int_equal(mr->uses, 0);
+	assert_int_equal(puppet_flush(&p), 0);
+}
+
+static void finished__the_answer_had_arrived(void **state)
+{
+	asked_and_over(1000);
+	assert_int_equal(tp_qp_error(qp), 0);
+	assert_int_equal(p.qp_events, TP_EV_DRAINED);
+}
+
+/* It cannot have: most of it has not been sent, and must not be after this. */
+static void finished__the_answer_had_not(void **state)
+{
+	asked_and_over(SIZE);
+	assert_int_equal(tp_qp_error(qp), -ECONNRESET);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -202,6 +233,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(credit__of_a_full_queue, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(credit__that_comes_late, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(atomic__answered_in_pieces, open_pair, close_pair),
+		cmocka_unit_test_setup_teardown(finished__the_answer_had_arrived, open_pair, close_pair),
+		cmocka_unit_test_setup_teardown(finished__the_answer_had_not, open_pair, close_pair),
 	};
 
 	return cmocka_run_group_tests_name("verbs_peer", tests, NULL, NULL);
