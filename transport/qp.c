@@ -401,7 +401,7 @@ static enum tp_wc_status why(const struct tp_qp *qp)
 /* What the peer could not take tells that it has taken all before it. */
 static bool has_arrived(const struct tp_qp *qp, const struct tp_swqe *w)
 {
-	return qp->nak && w->over && !is_read(w) && w->end_psn <= qp->nak_psn;
+	return qp->nak && w->begun && (w->over || is_read(w)) && w->end_psn <= qp->nak_psn;
 }
 
 void tp_qp_failed(struct tp_qp *qp, int error)
@@ -416,7 +416,7 @@ void tp_qp_failed(struct tp_qp *qp, int error)
 		const struct tp_swqe *w = swqe_at(qp, qp->sq.head);
 
 		if (has_arrived(qp, w)) {
-			tp_qp_sent(qp, TP_WC_SUCCESS);
+			tp_qp_sent(qp, w->over ? TP_WC_SUCCESS : TP_WC_FLUSHED); /* the answer is lost */
 			continue;
 		}
 		tp_qp_sent(qp, tp_sge_names(w->sg, w->n_sg, qp->lost_mr) ? TP_WC_PROTECTION : status);

@@ -225,6 +225,24 @@ static void finished__the_answer_had_not(void **state)
 	assert_int_equal(tp_qp_error(qp), -ECONNRESET);
 }
 
+/* A READ that was not answered is not what the peer has refused. */
+static void refusal__is_told_to_its_request(void **state)
+{
+	struct wire_reset_packet r = {.reason = WIRE_RESET_ACCESS, .src_cid = q.cid};
+	uint8_t buf[WIRE_CONTROL_MAX];
+
+	post(1, TP_READ, 0, 8);
+	post(2, TP_WRITE, 0, 8);
+	post(3, TP_WRITE, 0, 8);
+	r.psn = (uint32_t)qp->conn->snd_nxt + 1;
+	assert_int_equal(puppet_flush(&p), 3);
+	memcpy(r.token, q.token, sizeof r.token);
+	puppet_input(&p, buf, tp_wire_put_reset(buf, &r));
+	completed(1, TP_WC_FLUSHED);
+	completed(2, TP_WC_REMOTE_ACCESS);
+	completed(3, TP_WC_FLUSHED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -235,6 +253,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(atomic__answered_in_pieces, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(finished__the_answer_had_arrived, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(finished__the_answer_had_not, open_pair, close_pair),
+		cmocka_unit_test_setup_teardown(refusal__is_told_to_its_request, open_pair, close_pair),
 	};
 
 	return cmocka_run_group_tests_name("verbs_peer", tests, NULL, NULL);
