@@ -139,20 +139,22 @@ def run_fuzzers(count, build, seconds):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("--plain", type=Path, required=True)
+    p.add_argument("--plain", type=Path)
     p.add_argument("--sanitized", type=Path)
-    p.add_argument("--fuzz", type=Path)
+    p.add_argument("--fuzz-build", type=Path)
     p.add_argument("--quick", action="store_true")
     p.add_argument("--long", action="store_true")
+    p.add_argument("--fuzz", action="store_true")
     options = p.parse_args()
     count, start = Count(), time.monotonic()
 
-    run_checks(count, options.plain)
-    run_suites(count, options.plain, options, False)
+    if options.plain:
+        run_checks(count, options.plain)
+        run_suites(count, options.plain, options, False)
     if options.sanitized:
         run_suites(count, options.sanitized, options, True)
-    if options.fuzz:
-        run_fuzzers(count, options.fuzz, 10 if options.quick else 300 if options.long else 60)
+    if options.fuzz_build:
+        run_fuzzers(count, options.fuzz_build, 10 if options.quick else 300 if options.long else 600 if options.fuzz else 60)
     else:
         print("Fuzz targets: clang is not here")
         count.skipped += 1
