@@ -25,6 +25,8 @@ static unsigned some_pieces(
 			out[i].offset %= a->len + 1;
 			out[i].len %= a->len - out[i].offset + 1;
 		}
+		if (a->mr && b >= 0xf0 && out[i].offset <= a->len) /* or nearly so */
+			out[i].len = a->len - out[i].offset + (out[i].len + b) % 3;
 		sg[i] = (struct tp_sge){a->mr, out[i].offset, out[i].len};
 	}
 	return n;

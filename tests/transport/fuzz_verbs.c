@@ -155,12 +155,19 @@ static uint64_t some_key(struct script *s)
 	return v.areas[b % AREAS].key ^ 1ull << script_below(s, 64);
 }
 
-/* Mostly within the region. */
-static uint64_t some_offset(struct script *s)
+/* A region and a place in it: anywhere, or n bytes that end where it ends or next to
+ * it. */
+static void aim(struct script *s, struct wire_message *m, uint64_t n)
 {
-	unsigned b = script_byte(s);
+	unsigned b;
 
-	return b < 0xf0 ? b * 4u : script_long(s);
+	m->rkey = some_key(s);
+	b = script_byte(s);
+	m->remote = b < 0xc0 ? b * 5u : b < 0xf0 ? 0 : script_long(s);
+	for (const struct area *a = v.areas; a < v.areas + AREAS && b >= 0xc0 && b < 0xf0; a++) {
+		if (a->mr && a->key == m->rkey)
+			m->remote = a->len - n + script_below(s, 4) - 1;
+	}
 }
 
 static size_t some_len(struct script *s)
@@ -170,11 +177,19 @@ static size_t some_len(struct script *s)
 	return b < 0x80 ? b % 48 : b % 2 ? 0 : b;
 }
 
-static uint32_t next_psn(struct script *s, const struct pair *q)
+/* Mostly the one that is expected; else the last one again, or another. */
+static uint32_t next_psn(struct script *s, struct pair *q)
 {
 	const struct tp_conn *c = tp_conn_by_cid(v.p.tp, q->peer.their_cid);
+	unsigned b = script_byte(s);
 
-	return (uint32_t)(c ? c->rcv_nxt : q->peer.psn) + (uint32_t)script_error(s);
+	if (b < 0xe0 || b >= 0xf8)
+		q->peer.psn = (uint32_t)(c ? c->rcv_nxt : q->peer.psn);
+	if (b >= 0xa0 && b < 0xe0)
+		q->peer.psn += (b & 31) - 8;
+	else if (b >= 0xf8)
+		q->peer.psn += script_word(s);
+	return q->peer.psn;
 }
 
 static unsigned some_flags(struct script *s)
@@ -205,7 +220,8 @@ static void data_packet(struct script *s, struct pair *q, enum wire_opcode op)
 		m.offset = (qp ? qp->answer_off : 0) + (uint32_t)script_error(s);
 		break;
 	case WIRE_OP_READ_REQ:
-		m.len = (uint32_t)some_offset(s) % (WIRE_MAX_MESSAGE + 1);
+		m.len = script_byte(s) * 5u;
+		m.len = m.len < 1200 ? m.len : script_word(s) % (WIRE_MAX_MESSAGE + 1);
 		/* fall through */
 	case WIRE_OP_SWAP:
 	case WIRE_OP_ADD:
@@ -219,8 +235,7 @@ static void data_packet(struct script *s, struct pair *q, enum wire_opcode op)
 	}
 	m.number += (uint32_t)script_error(s);
 	if (op != WIRE_OP_SEND && op != WIRE_OP_READ_RESP && op != WIRE_OP_NONE) {
-		m.rkey = some_key(s);
-		m.remote = some_offset(s);
+		aim(s, &m, op == WIRE_OP_READ_REQ ? m.len : is_atomic(&m) ? 8 : len);
 		m.operand = script_byte(s);
 		m.compare = script_byte(s);
 	}
@@ -270,7 +285,7 @@ static void reset(struct script *s, struct pair *q)
 	const struct tp_conn *c = tp_conn_by_cid(v.p.tp, q->peer.their_cid);
 	struct wire_reset_packet r = {
 		.reason = (uint8_t)script_below(s, 10),
-		.psn = (uint32_t)(c ? c->snd_una : 0) + script_byte(s),
+		.psn = (uint32_t)(c ? c->snd_una : 0) + script_below(s, 8),
 		.src_cid = q->peer.cid,
 	};
 	uint8_t buf[WIRE_CONTROL_MAX];
