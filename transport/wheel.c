@@ -34,14 +34,15 @@ static void unlink_timer(struct tp_wheel *w, struct tp_timer *t)
 		w->used[t->slot / 64] &= ~(1ull << t->slot % 64);
 }
 
-static void link_timer(struct tp_wheel *w, struct tp_timer *t)
+/* least: the first tick at which it may expire. */
+static void link_timer(struct tp_wheel *w, struct tp_timer *t, uint64_t least)
 {
 	uint64_t tick = (t->due >> TP_WHEEL_SHIFT) + 1; /* rounded up: late rather than early */
 	unsigned level, digit;
 
-	if (tick <= w->tick)
-		tick = w->tick + 1;
-	level = (63 - (unsigned)__builtin_clzll(tick ^ w->tick)) / 6;
+	if (tick < least)
+		tick = least;
+	level = (63 - (unsigned)__builtin_clzll((tick ^ w->tick) | 1)) / 6;
 	digit = (unsigned)(tick >> 6 * level) & 63;
 	t->slot = (uint16_t)(level * 64 + digit);
 	list_push_back(&w->slots[t->slot], &t->node);
@@ -53,7 +54,7 @@ void tp_timer_set(struct tp_wheel *w, struct tp_timer *t, uint64_t due)
 	unlink_timer(w, t);
 	t->due = due;
 	if (due != UINT64_MAX)
-		link_timer(w, t);
+		link_timer(w, t, w->tick + 1);
 }
 
 /* The tick at which the next used slot begins, and that slot; UINT64_MAX: none. */
@@ -105,7 +106,7 @@ struct tp_timer *tp_wheel_expire(struct tp_wheel *w, uint64_t now)
 		while (!list_empty(head)) {
 			struct tp_timer *t = container_of(list_pop_front(head), struct tp_timer, node);
 
-			link_timer(w, t);
+			link_timer(w, t, tick); /* those of this very tick are the next to expire */
 		}
 	}
 }
