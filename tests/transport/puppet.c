@@ -88,6 +88,7 @@ static void on_qp_event(void *ctx, struct tp_qp *qp, void *user, unsigned events
 {
 	struct puppet *p = ctx;
 
+	p->events |= events;
 	p->qp_events |= events;
 }
 
