@@ -8,8 +8,6 @@
 
 #include "script.h"
 
-#define COMPLETIONS 1024u
-
 static const struct name operations[] = {
 	{"send", TP_SEND},
 	{"write", TP_WRITE},
@@ -55,7 +53,7 @@ void requests_begin(struct script *s)
 	struct tp *t = s->puppet.tp;
 
 	if (tp_pd_create(t, &s->pd) || tp_pd_create(t, &s->other_pd) ||
-		tp_cq_create(t, COMPLETIONS, s, &s->cq))
+		tp_cq_create(t, 64 + SCRIPT_LINKS * s->queue, s, &s->cq))
 		abort();
 	s->source_mr = own_region(s, s->source);
 	s->landing_mr = own_region(s, s->landing);

@@ -75,7 +75,7 @@ bool script_setting(struct script *s, const char *verb)
 	} else if (!strcmp(verb, "peer_reads")) {
 		s->peer_reads = (unsigned)next_number(s, "peer_reads", TP_MAX_READS);
 	} else if (!strcmp(verb, "queue")) {
-		s->queue = (unsigned)next_number(s, "queue", SCRIPT_REQUESTS);
+		s->queue = (unsigned)next_number(s, "queue", 65536);
 	} else {
 		return time_setting(s, verb);
 	}

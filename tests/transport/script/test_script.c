@@ -54,6 +54,7 @@ static const struct {
 	{"messages\nregion a 8 read\nregion b 8 sing\n", "there is no right 'sing'"},
 	{"messages\nregion a 8 read\nmemory a 1:8\n", "that is not a piece of it"},
 	{"messages\npost recv 1 len 8\n", "there is no queue pair"},
+	{"messages\nqueue 16385\nqp\n", "a queue pair with these settings is refused"},
 	{"messages\nregion a 8 read\ndisconnect\n", "there is no queue pair"},
 	{"check weather 1\n", "there is no 'weather' to be checked"},
 	{"check state\n", "the value is missing"},
