@@ -122,7 +122,7 @@ struct tp_qp {
 	struct tp_wq rq; /* head is the SSN expected in order */
 	uint32_t credit_told;
 	uint32_t msg_off;	      /* bytes in order of a SEND that has begun */
-	bool in_message;	      /* one has */
+	uint8_t within;		      /* SEND or WRITE (enum wire_opcode): one has begun; NONE */
 	uint32_t write_len;	      /* the same of a WRITE */
 	struct tp_incoming *incoming; /* by RSN & incoming_mask */
 	uint32_t incoming_mask;

@@ -162,10 +162,11 @@ static bool step_send(struct tp_qp *qp, const struct step *s)
 {
 	struct tp_wc wc = {.opcode = TP_RECV};
 
-	if (s->number != (uint16_t)qp->rq.head || s->off != qp->msg_off || (!s->last && !s->len))
+	if (qp->within == WIRE_OP_WRITE || s->number != (uint16_t)qp->rq.head || s->off != qp->msg_off ||
+		(!s->last && !s->len))
 		return is_violation(qp);
 	qp->msg_off += s->len;
-	qp->in_message = !s->last;
+	qp->within = s->last ? WIRE_OP_NONE : WIRE_OP_SEND;
 	if (!s->last)
 		return true;
 	wc.len = qp->msg_off;
@@ -179,9 +180,10 @@ static bool step_write(struct tp_qp *qp, const struct step *s)
 	struct tp_wc wc = {.opcode = TP_RECV_WRITE};
 	bool imm = s->op == WIRE_OP_WRITE_IMM;
 
-	if (qp->in_message || (imm && s->number != (uint16_t)qp->rq.head))
+	if (qp->within == WIRE_OP_SEND || (imm && s->number != (uint16_t)qp->rq.head))
 		return is_violation(qp);
 	qp->write_len += s->len;
+	qp->within = s->last ? WIRE_OP_NONE : WIRE_OP_WRITE;
 	if (!s->last)
 		return true;
 	wc.len = qp->write_len;
@@ -210,7 +212,7 @@ static bool step_asking(struct tp_qp *qp, const struct step *s)
 	bool reads = s->op == WIRE_OP_READ_REQ;
 	struct tp_mr *mr;
 
-	if (qp->in_message || s->number != (uint16_t)qp->in_next || !i || i->state != INCOMING_EARLY ||
+	if (qp->within || s->number != (uint16_t)qp->in_next || !i || i->state != INCOMING_EARLY ||
 		i->op != s->op)
 		return is_violation(qp);
 	mr = tp_region_of(qp, i->rkey, reads ? TP_REMOTE_READ : TP_REMOTE_ATOMIC, i->offset, i->len);
@@ -251,7 +253,7 @@ static bool step_answer(struct tp_qp *qp, const struct step *s)
 
 static bool step_fin(struct tp_qp *qp, unsigned *events)
 {
-	if (qp->in_message)
+	if (qp->within)
 		return is_violation(qp);
 	qp->conn->rcv_fin = true;
 	*events |= TP_EV_READABLE;
