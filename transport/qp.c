@@ -197,10 +197,12 @@ int tp_qp_accept(struct tp_qp *qp, struct tp_listener *l)
 		tp_conn_abort(c, WIRE_RESET_ABORT, -ECONNABORTED);
 		return r;
 	}
-	if (c->state == CONN_FAILED)
+	if (c->state == CONN_FAILED) {
 		tp_qp_failed(qp, c->error);
-	else
-		tp_ack_soon(c); /* requests may come */
+	} else { /* requests may come; and what the peer takes, which it said too early */
+		c->ping_due = true;
+		tp_conn_mark(c);
+	}
 	tp_qp_agree(qp);
 	if (c->rcv_fin)
 		tp_conn_event(c, TP_EV_READABLE);
