@@ -7,6 +7,7 @@
 
 #define PEER_EPOCH 77
 #define FIND_NONCE 5
+#define FRESH_ID   0x3333333300000000
 
 static void otherwise(struct spec *x, enum field f, uint64_t v)
 {
@@ -98,6 +99,10 @@ static void fill_init(struct script *s, struct link *l, struct spec *x)
 
 	if (answer && !l->known)
 		script_fail(s, "the endpoint has not told its id yet");
+	if (x->fresh) {
+		otherwise(x, F_ID, FRESH_ID + ++s->n_fresh);
+		otherwise(x, F_NONCE, FRESH_ID + s->n_fresh);
+	}
 	otherwise(x, F_SPORT, answer ? PUPPET_PORT : 40000u + (unsigned)(l - s->links));
 	otherwise(x, F_DPORT, answer ? 30000u + (unsigned)(l - s->links) : PUPPET_PORT);
 	otherwise(x, F_NONCE, l->q.nonce);

@@ -102,7 +102,7 @@ struct spec {
 	int again;    /* inject this one's bytes once more; -1: no */
 	bool nothing; /* no packet at all */
 	/* injected packets only */
-	bool ce, late, bad_crc, no_crc, bad_token;
+	bool ce, late, bad_crc, no_crc, bad_token, fresh;
 	unsigned cut, pad;
 	unsigned n_patches;
 	struct patch patches[8];
@@ -180,6 +180,7 @@ struct script {
 	struct tp_cq *cq;
 	struct tp_mr *source_mr, *landing_mr, *receive_mr;
 	uint8_t source[SCRIPT_MEMORY], landing[SCRIPT_MEMORY], receive[SCRIPT_MEMORY];
+	unsigned n_fresh;
 	uint32_t receive_next, receive_at[SCRIPT_REQUESTS], landing_at[SCRIPT_REQUESTS];
 	uint8_t packet[SCRIPT_PACKET + 256];
 };

@@ -238,6 +238,8 @@ static bool parse_injected(struct script *s, struct spec *out, const char *word)
 		out->no_crc = true;
 	else if (!strcmp(word, "bad_token") && out->p.type == WIRE_RESET)
 		out->bad_token = true;
+	else if (!strcmp(word, "fresh") && out->p.type == WIRE_INIT)
+		out->fresh = true;
 	else if (!strcmp(word, "byte"))
 		parse_patch(s, out);
 	else if (!strcmp(word, "cut"))
