@@ -55,6 +55,8 @@ static void fill_data(struct script *s, struct link *l, struct spec *x)
 
 	otherwise(x, F_OFF, p->v[F_OP] == WIRE_OP_STREAM ? l->off : 0);
 	otherwise(x, F_LEN, 0);
+	if (p->v[F_OP] == WIRE_OP_NONE)
+		otherwise(x, F_WIN, l->win);
 	fill_payload(s, l, x);
 	if (p->v[F_OP] == WIRE_OP_READ_REQ || p->v[F_OP] == WIRE_OP_SWAP || p->v[F_OP] == WIRE_OP_ADD)
 		l->asked[p->v[F_RSN] % SCRIPT_REQUESTS] = p->v[F_OFF];
