@@ -13,7 +13,11 @@ from pathlib import Path
 
 SIM = ["monitor", "net", "pcap", "sim"]
 HELPERS = {"sim": SIM, "verbs": SIM, "verbs_sim": SIM, "recovery": SIM,
-           "stream": ["puppet"], "attack": ["puppet"], "life": ["puppet"], "setup": ["puppet"]}
+           "stream": ["puppet"], "attack": ["puppet"], "life": ["puppet"], "setup": ["puppet"],
+           "script": ["puppet", *(f"script/{n}" for n in ("calls", "checks", "inject", "match", "packet", "requests", "script",
+                                                          "settings", "text", "words"))]}
+MAINS = {"script": "script/test_script"}  # of the others: test_ and the suite's name
+ARGUMENTS = {"script": ["tests/transport/scripts"]}
 CFLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-fno-strict-aliasing", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 # What is wrong, where, the text, what stands there instead, and the suites of which one at least must fail.
@@ -68,6 +72,28 @@ MUTATIONS = [
     ("a shut window is never asked about", "recovery.c", "\telse if (shut_out(c) || c->unconfirmed)", "\telse if (c->unconfirmed)", ["sim", "stream"]),
     ("messages: nobody says that there are credits", "responder.c", "\t\ttp_ack_soon(c); /* the peer may be waiting for it */", "\t\t;", ["verbs", "verbs_sim"]),
     ("messages: answers are never given", "requester.c", "\treturn qp->in_send != qp->in_next;", "\treturn false;", ["verbs", "verbs_sim"]),
+    # what the page says, which packet scripts look at
+    ("page: bytes are written again", "receive.c", "\t\tc->tp->stats.rx_duplicate++;\n\t\ttp_ack_soon(c);",
+     "\t\tc->tp->stats.rx_duplicate++;\n\t\tplace(c, p);\n\t\ttp_ack_soon(c);", ["script"]),
+    ("page: early packets may overlap", "receive.c", "if (e->off != (uint32_t)c->rcv_off || c->rcv_fin)", "if (c->rcv_fin)", ["script"]),
+    ("page: SACK bits for what was not sent", "ack.c", "if (tp_wire_get_sack(p, k) & ~mask)", "if (0)", ["script"]),
+    ("page: the ninth packet is acknowledged", "conn.h", "#define TP_ACK_EVERY\t 8", "#define TP_ACK_EVERY\t 9", ["script"]),
+    ("page: an echo without the time since", "output.c", "c->ts_recent ? c->ts_recent + (uint32_t)((now - c->ts_recent_at) >> 7) : 0,", "c->ts_recent,",
+     ["script"]),
+    ("page: DATA takes the place of SACK words", "output.c", "if (__builtin_expect(c->ack_now && c->reorder, 0))", "if (0)", ["script"]),
+    ("page: INIT is repeated too rarely", "setup.c", "#define LAST_RETRY\t   (50 * SD_MS)", "#define LAST_RETRY\t   (60 * SD_MS)", ["script"]),
+    ("page: a cookie is anybody's", "setup.c", "be64_put(in + 36, i->src_cid);", "be64_put(in + 36, 0);", ["script"]),
+    ("page: half open for too long", "setup.c", "t->cfg.connect_timeout_ns + t->cfg.dead_timeout_ns / 4;",
+     "t->cfg.connect_timeout_ns + t->cfg.dead_timeout_ns / 3;", ["script"]),
+    ("page: a restart is asked about too often", "setup.c", "#define PEER_CHECK\t   SD_S", "#define PEER_CHECK\t   (SD_S / 4)", ["script"]),
+    ("page: FINISHED for every ACK", "control.c", "why == WIRE_RESET_FINISHED ? asks_nothing(pkt) :", "why == WIRE_RESET_FINISHED ? false :", ["script"]),
+    ("page: a word for an eighth of the ring", "receive.c", "if (freed < c->rcv.size / 4 ||", "if (freed < c->rcv.size / 8 ||", ["script"]),
+    ("page: a cut packet does not wait", "output.c", "return room && c->snd_una == c->snd_nxt;", "return room;", ["script"]),
+    ("page: no BYE", "output.c", "\tif (c->state == CONN_CLOSING)\n\t\tflags", "\tif (0)\n\t\tflags", ["script"]),
+    ("page: a second message within a WRITE", "responder.c", "qp->within = s->last ? WIRE_OP_NONE : WIRE_OP_WRITE;", ";", ["script"]),
+    ("page: answers do not take turns", "requester.c", "qp->answers_turn = !qp->answers_turn;", "qp->answers_turn = false;", ["script"]),
+    ("page: RESET names another PSN", "control.c", "put_reset(t, e, c->cid, why, c->nak ? (uint32_t)c->rcv_nxt : 0);",
+     "put_reset(t, e, c->cid, why, c->nak ? (uint32_t)c->rcv_nxt + 1 : 0);", ["script"]),
 ]
 
 class Bench:
@@ -77,8 +103,9 @@ class Bench:
         for folder in ("base", "transport"):
             for c in sorted((root / folder).glob("*.c")):
                 self.objects[f"{folder}/{c.name}"] = self.compile(c, f"{folder}-{c.stem}")
-        for name in {h for hs in HELPERS.values() for h in hs} | {f"test_{t}" for t in HELPERS}:
-            self.objects[f"tests/{name}"] = self.compile(root / "tests/transport" / f"{name}.c", f"tests-{name}")
+        for name in {h for hs in HELPERS.values() for h in hs} | {MAINS.get(t, f"test_{t}") for t in HELPERS}:
+            self.objects[f"tests/{name}"] = self.compile(root / "tests/transport" / f"{name}.c",
+                                                         f"tests-{name.replace('/', '-')}")
         self.wait()
 
     def compile(self, c, name, include=None):
@@ -100,10 +127,10 @@ class Bench:
         """None: it passes."""
         binary = self.dir / f"test_{suite}"
         mine = [o for n, o in objects.items() if not n.startswith("tests/")]
-        mine += [objects[f"tests/{n}"] for n in [f"test_{suite}", *HELPERS[suite]]]
+        mine += [objects[f"tests/{n}"] for n in [MAINS.get(suite, f"test_{suite}"), *HELPERS[suite]]]
         subprocess.run(["cc", *CFLAGS, *map(str, mine), "-o", str(binary), "-lcmocka", "-lm", "-lpthread"], check=True)
         try:
-            r = subprocess.run([str(binary)], capture_output=True, timeout=seconds)
+            r = subprocess.run([str(binary), *ARGUMENTS.get(suite, [])], cwd=self.root, capture_output=True, timeout=seconds)
         except subprocess.TimeoutExpired:
             return "it does not end"
         return None if r.returncode == 0 else f"status {r.returncode}"
