@@ -188,7 +188,7 @@ static size_t put_request(const struct tp_qp *qp, const struct tp_source *source
 	size_t n;
 
 	m->offset = source->offset;
-	m->last = source->offset + len == w->len;
+	m->last = !is_read(w) && source->offset + len == w->len;
 	if (m->last && w->flags & TP_SOLICITED)
 		*flags |= WIRE_F_SE;
 	if (is_read(w))
