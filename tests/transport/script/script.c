@@ -9,6 +9,7 @@
 
 #define DEFAULT_TOLERANCE (17 * SD_US) /* timers are up to 16.4 us late, never early */
 #define MAX_REPEAT	  100000u
+#define MAX_TIME	  (3600 * SD_S)
 #define MAX_SCRIPT	  (1u << 20)
 #define SEEN_LINES	  40u
 
@@ -138,6 +139,8 @@ static void parse_when(struct script *s, uint64_t *from, uint64_t *until)
 	late = tilde ? time_of(s, tilde + 1, "the tolerance") : s->tolerance;
 	*from = (*first == '+' ? s->puppet.now : s->start) + t;
 	*until = *from + (*from == s->puppet.now && !tilde ? 0 : late);
+	if (*until - s->start > MAX_TIME)
+		script_fail(s, "a script is over after an hour");
 }
 
 static unsigned parse_repeat(struct script *s)

@@ -25,6 +25,7 @@ static const struct {
 	{"nonsense\n", "x:1: there is no 'nonsense'"},
 	{"\n# comment\n+1 listen\n", "x:3: the time is '1', which is not a time"},
 	{"+1ms\n", "what happens then is missing"},
+	{"3601s check found 0\n", "a script is over after an hour"},
 	{"crc maybe\n", "crc is on or off, not 'maybe'"},
 	{"cc reno\n", "there is no congestion control 'reno'"},
 	{"listen 5 6\n", "'6' is one word too many"},
