@@ -185,16 +185,18 @@ static float swift_acked(void *state, const struct tp_cc_ack *a)
 static float swift_lost(void *state, uint64_t now, bool persistent)
 {
 	struct swift *s = state;
-	bool loss_counts = s->slow_start || (s->loss > LOSSY && s->loss > DRAIN * s->queue);
+	float queued = at_most(DRAIN * s->queue, MAX_DECREASE);
 
 	remember(s);
 	if (persistent) {
 		s->window = 1;
 		s->slow_start = true;
-	} else if (loss_counts && s->window > LOSSY_LEAST) {
-		shrink(s, s->slow_start ? MAX_DECREASE : s->loss);
-	} else if (s->queue > 0) {
-		shrink(s, at_most(DRAIN * s->queue, MAX_DECREASE));
+	} else if (s->slow_start) {
+		shrink(s, MAX_DECREASE);
+	} else if (s->loss > LOSSY && s->loss > queued && s->window > LOSSY_LEAST) {
+		shrink(s, s->loss);
+	} else if (queued > 0) {
+		shrink(s, queued);
 	}
 	return bounded(s);
 }
