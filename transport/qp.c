@@ -409,6 +409,7 @@ static bool has_arrived(const struct tp_qp *qp, const struct tp_swqe *w)
 void tp_qp_failed(struct tp_qp *qp, int error)
 {
 	enum tp_wc_status status;
+	bool failed = false;
 
 	if (qp->error)
 		return;
@@ -418,7 +419,9 @@ void tp_qp_failed(struct tp_qp *qp, int error)
 		const struct tp_swqe *w = swqe_at(qp, qp->sq.head);
 
 		if (has_arrived(qp, w)) {
-			tp_qp_sent(qp, w->over ? TP_WC_SUCCESS : TP_WC_FLUSHED); /* the answer is lost */
+			/* The answer to a READ may be lost; nothing succeeds behind what has not. */
+			failed |= !w->over;
+			tp_qp_sent(qp, failed ? TP_WC_FLUSHED : TP_WC_SUCCESS);
 			continue;
 		}
 		tp_qp_sent(qp, tp_sge_names(w->sg, w->n_sg, qp->lost_mr) ? TP_WC_PROTECTION : status);

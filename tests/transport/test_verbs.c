@@ -683,6 +683,36 @@ static void refused__not_aligned(void **state)
 	flushed_receives(1);
 }
 
+/* The answer to a READ is lost when a WRITE behind it is refused: nothing between the two succeeds any more.
+ */
+static void refused__behind_a_read(void **state)
+{
+	struct tp_sge far = piece(0, 0, 60000), near = piece(0, 0, 8);
+
+	sim.links[1][0].mtu = 200;
+	receive(1, 0, 0, 8);
+	assert_int_equal(post(0, (struct tp_send_wr){.wr_id = 1,
+					 .opcode = TP_READ,
+					 SIGNALED,
+					 .sg = &far,
+					 .n_sg = 1,
+					 .rkey = tp_mr_rkey(side[1].mr)}),
+		0);
+	assert_int_equal(
+		post(0, (struct tp_send_wr){.wr_id = 2, .opcode = TP_SEND, SIGNALED, .sg = &near, .n_sg = 1}),
+		0);
+	assert_int_equal(post(0,
+				 (struct tp_send_wr){
+					 .wr_id = 3, .opcode = TP_WRITE, .sg = &near, .n_sg = 1, .rkey = 42}),
+		0);
+	pass(SOON);
+	completed(side[1].rcq, 0, TP_WC_SUCCESS, TP_RECV);
+	completed(side[0].scq, 1, TP_WC_FLUSHED, TP_READ);
+	completed(side[0].scq, 2, TP_WC_FLUSHED, TP_SEND);
+	completed(side[0].scq, 3, TP_WC_REMOTE_ACCESS, TP_WRITE);
+	nothing_completed();
+}
+
 static void refused_slowly(void)
 {
 	struct tp_sge sg = piece(0, 0, 8);
@@ -929,6 +959,7 @@ int main(void)
 		CASE(refused__by_key),
 		CASE(refused__longer_than_the_receive),
 		CASE(refused__not_aligned),
+		CASE(refused__behind_a_read),
 		CASE(refused__over_a_bad_link),
 		CASE(deregister__under_requests),
 		CASE(deregister__under_a_receive),
