@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-SIM = ["monitor", "net", "pcap", "sim"]
-HELPERS = {"sim": SIM, "verbs": SIM, "verbs_sim": SIM, "recovery": SIM,
+SIM = ["monitor", "net", "pcap", "sim", "trim"]
+HELPERS = {"sim": [*SIM, "scene", "streams"], "verbs": SIM, "verbs_sim": SIM, "recovery": SIM,
            "stream": ["puppet"], "attack": ["puppet"], "life": ["puppet"], "setup": ["puppet"],
            "script": ["puppet", *(f"script/{n}" for n in ("calls", "checks", "inject", "match", "packet", "requests", "script",
                                                           "settings", "text", "words"))]}
@@ -123,12 +123,16 @@ class Bench:
                 sys.exit(f"{c} does not compile")
         self.running = []
 
-    def fails(self, suite, objects, seconds):
-        """None: it passes."""
+    def link(self, suite, objects):
         binary = self.dir / f"test_{suite}"
         mine = [o for n, o in objects.items() if not n.startswith("tests/")]
         mine += [objects[f"tests/{n}"] for n in [MAINS.get(suite, f"test_{suite}"), *HELPERS[suite]]]
         subprocess.run(["cc", *CFLAGS, *map(str, mine), "-o", str(binary), "-lcmocka", "-lm", "-lpthread"], check=True)
+        return binary
+
+    def fails(self, suite, objects, seconds):
+        """None: it passes."""
+        binary = self.link(suite, objects)
         try:
             r = subprocess.run([str(binary), *ARGUMENTS.get(suite, [])], cwd=self.root, capture_output=True, timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -174,4 +178,5 @@ def main():
     sys.exit(unseen != 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

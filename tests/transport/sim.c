@@ -473,7 +473,8 @@ static void happen(struct sim *s, const struct sim_event *e)
 		sim_served(s, e->what);
 		return;
 	case SIM_CALL:
-		e->call(s, e->what);
+		if (e->call)
+			e->call(s, e->what);
 		return;
 	case SIM_WAKE:
 		run_host(e->what);

@@ -7,8 +7,7 @@
  *   - when a message has arrived, all that was written before it is there;
  *   - a READ brings what is there, and what was written before it; an atomic happens once;
  *   - nothing stands still, and in the end nothing is left.
- * Each case is one kind of trouble. SIM_SEED=n runs that seed of every case, in words; SANDIRECT_TEST_LONG=1
- * runs ten times as many.
+ * Each case is one kind of trouble. The environment chooses seeds as for test_sim.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -19,8 +18,8 @@
 
 #include <cmocka.h>
 
-#include "sim.h"
 #include "transport/verbs.h"
+#include "trim.h"
 
 #define SEEDS	  300 /* over all cases */
 #define PAIRS_MAX 4
@@ -100,6 +99,7 @@ struct host {
 	_Alignas(8) uint64_t counter;
 	uint8_t *fetched; /* which values of it somebody got */
 	uint32_t adds;	  /* begun, by anybody */
+	uint64_t nap, has_done;
 };
 
 struct world {
@@ -122,19 +122,31 @@ static uint64_t mix(uint64_t x)
 	return x ^ x >> 31;
 }
 
+/* The bytes of seed from there on. */
+static void fill_from(uint64_t seed, uint64_t from, uint8_t *at, size_t len)
+{
+	while (len) {
+		uint64_t word = mix(seed + from / 8);
+		size_t skip = from % 8, n = 8 - skip < len ? 8 - skip : len;
+
+		memcpy(at, (uint8_t *)&word + skip, n);
+		at += n;
+		from += n;
+		len -= n;
+	}
+}
+
 static void fill(uint64_t seed, uint8_t *at, size_t len)
 {
-	for (size_t i = 0; i < len; i++)
-		at[i] = (uint8_t)(mix(seed + i / 8) >> i % 8 * 8);
+	fill_from(seed, 0, at, len);
 }
 
 static bool is_filled(uint64_t seed, uint64_t from, const uint8_t *at, size_t len)
 {
-	for (size_t i = 0; i < len; i++) {
-		if (at[i] != (uint8_t)(mix(seed + (from + i) / 8) >> (from + i) % 8 * 8))
-			return false;
-	}
-	return true;
+	uint8_t want[SLOT];
+
+	fill_from(seed, from, want, len);
+	return !memcmp(want, at, len);
 }
 
 static struct world *world_of(const struct side *s)
@@ -438,6 +450,7 @@ static void check_done(struct side *s, uint32_t k)
 static void on_sent(struct side *s, const struct tp_wc *wc)
 {
 	uint32_t k = (uint32_t)wc->wr_id;
+	bool after_error = s->any_error;
 
 	progress(s);
 	if (k < s->done || k >= s->posted) {
@@ -453,9 +466,9 @@ static void on_sent(struct side *s, const struct tp_wc *wc)
 	} else if (s->any_error || !s->ops[k].signaled) {
 		wrong(s, "it was not to say so", k);
 	}
-	/* Those before it have completed, too, and were not to say so. */
+	/* Those before it have completed, too, and were not to say so; behind one in error all say so. */
 	for (; s->done < k; s->done++) {
-		if (s->ops[s->done].signaled || (s->any_error && wc->status == TP_WC_FLUSHED))
+		if (s->ops[s->done].signaled || after_error)
 			wrong(s, "it has completed without a word", s->done);
 		check_done(s, s->done);
 	}
@@ -562,7 +575,7 @@ static void close_side(struct side *s)
 {
 	if (!s->qp)
 		return;
-	tp_qp_destroy(s->qp, s->host->sim->now);
+	tp_qp_destroy(s->qp, sim_clock(s->host));
 	s->qp = NULL;
 	if (tp_cq_destroy(s->scq) || tp_cq_destroy(s->rcq))
 		wrong(s, "a completion queue is still in use", 0);
@@ -618,6 +631,8 @@ static void work(struct side *s)
 	if (now >= s->lose_at && s->mr) {
 		tp_mr_deregister(s->mr);
 		s->mr = NULL;
+		if (!tp_qp_error(s->qp)) /* nothing referred to it, and nothing can be done without it */
+			s->end_at = now + SD_MS;
 	}
 	poll_queues(s);
 	if (s->failed && !w->may_fail)
@@ -643,7 +658,7 @@ static void start(struct world *w, struct pair *p)
 	sim_path(p->side[0].host, p->side[1].host, p->port, PORT, &path);
 	if (!p->side[0].qp)
 		return;
-	r = tp_qp_connect(p->side[0].qp, w->sim.now, &path);
+	r = tp_qp_connect(p->side[0].qp, sim_clock(p->side[0].host), &path);
 	if (r && r != tp_qp_error(p->side[0].qp))
 		sim_fail(&w->sim, "no connection");
 }
@@ -665,16 +680,36 @@ static void accept_all(struct world *w)
 		if (!qp) {
 			struct tp_conn *c = tp_accept(w->listener, NULL);
 
-			tp_close(c, w->sim.now, true);
+			tp_close(c, sim_clock(&w->sim.hosts[1]), true);
 			continue;
 		}
 		s->accepted = true;
 		r = tp_qp_accept(qp, w->listener);
 		if (r && r != tp_qp_error(qp))
 			sim_fail(&w->sim, "not accepted");
+		s->failed |= tp_qp_error(qp) != 0; /* before it was accepted: no event tells */
 		if (r)
-			tp_close(tp_accept(w->listener, NULL), w->sim.now, true);
+			tp_close(tp_accept(w->listener, NULL), sim_clock(&w->sim.hosts[1]), true);
 	}
+}
+
+/* A host that wants to go on and cannot looks again, ever more rarely while nothing comes of it. */
+static uint64_t nap(struct world *w, struct sim_host *h)
+{
+	struct host *host = &w->hosts[h->index];
+	uint64_t done = 0;
+
+	for (unsigned i = 0; i < w->n_pairs; i++) {
+		const struct side *s = &w->pairs[i].side[h->index];
+
+		done += s->posted + s->done + s->receives + s->received;
+	}
+	if (done != host->has_done || !host->nap)
+		host->nap = 5 * SD_US;
+	else if (host->nap < SD_MS)
+		host->nap *= 2;
+	host->has_done = done;
+	return host->nap;
 }
 
 static uint64_t run(struct sim_host *h)
@@ -701,7 +736,7 @@ static uint64_t run(struct sim_host *h)
 		if (s->qp && s->mr && s->lose_at < next)
 			next = s->lose_at;
 	}
-	return next <= w->sim.now ? w->sim.now + 5 * SD_US : next;
+	return next <= w->sim.now ? w->sim.now + nap(w, h) : next;
 }
 
 static const struct sim_app app = {.event = on_event,
@@ -751,6 +786,15 @@ static void open_host(struct world *w, unsigned i)
 	h->max_payload = sim_chance(&w->sim, 0.5) ? 1472 : (uint16_t)sim_between(&w->sim, 256, 9000);
 	if (sim_chance(&w->sim, 0.3))
 		h->lag = sim_scale(&w->sim, 1 * SD_US, 2 * SD_MS);
+	if (sim_chance(&w->sim, 0.3)) {
+		h->clock_behind = (int64_t)sim_between(&w->sim, 0, w->sim.begin);
+		h->clock_ppm = (int)sim_between(&w->sim, 0, 400) - 200;
+	}
+	if (!w->may_fail) { /* so long that loss alone never makes it fail */
+		h->cfg.connect_timeout_ns = 20 * SD_S;
+		h->cfg.dead_timeout_ns = 40 * SD_S;
+	}
+	trim_sim(&w->sim);
 	sim_boot(h);
 	host->fetched = calloc(PAIRS_MAX * OPS_MAX, 1);
 	if (!host->fetched || tp_pd_create(h->tp, &host->pd) ||
@@ -771,7 +815,7 @@ static void open_pair(struct world *w, unsigned i)
 		s->pair = p;
 		s->peer = &p->side[!k];
 		s->host = &w->sim.hosts[k];
-		s->n_ops = (uint32_t)sim_between(&w->sim, 0, OPS_MAX);
+		s->n_ops = (uint32_t)trim_bound("ops", sim_between(&w->sim, 0, OPS_MAX));
 		s->pause = sim_chance(&w->sim, 0.5) ? 0 : sim_scale(&w->sim, 1 * SD_US, 1 * SD_MS);
 		s->end_at = s->lose_at = SIM_NEVER;
 		for (unsigned n = 0; n < SLOTS; n++)
@@ -842,7 +886,8 @@ static void draw_trouble(struct world *w, enum trouble trouble)
 	struct side *s = &w->pairs[sim_between(&w->sim, 0, w->n_pairs - 1)].side[sim_between(&w->sim, 0, 1)];
 	uint64_t at = w->sim.now + sim_scale(&w->sim, 100 * SD_US, 100 * SD_MS);
 
-	w->may_fail = trouble >= ENDS;
+	if (trim_off("trouble"))
+		return;
 	if (trouble == ENDS)
 		s->end_at = at;
 	else if (trouble == LOST_REGIONS)
@@ -892,12 +937,13 @@ static bool run_one(uint64_t seed, enum trouble trouble, bool verbose)
 	sim_open(&w->sim, seed * N_TROUBLES + trouble, 2, 4, &app, w);
 	w->sim.verbose = verbose;
 	w->crash_at = SIM_NEVER;
+	w->may_fail = trouble >= ENDS;
 	if (sim_chance(&w->sim, 0.3))
 		w->sim.isn_below = (uint32_t)sim_scale(&w->sim, 1, 1000);
 	draw_links(&w->sim, trouble == CALM ? 0 : 1);
 	open_host(w, 0);
 	open_host(w, 1);
-	w->n_pairs = (unsigned)sim_between(&w->sim, 1, PAIRS_MAX);
+	w->n_pairs = (unsigned)trim_bound("pairs", sim_between(&w->sim, 1, PAIRS_MAX));
 	w->pairs = calloc(w->n_pairs, sizeof *w->pairs);
 	if (!w->pairs)
 		abort();
@@ -925,7 +971,8 @@ static bool run_one(uint64_t seed, enum trouble trouble, bool verbose)
 	sim_close(&w->sim);
 	ok = !w->sim.failure[0];
 	if (!ok)
-		printf("SIM_SEED=%llu, %s: %s\n", (unsigned long long)seed, names[trouble], w->sim.failure);
+		printf("SIM_SEED=%llu, %s: %s (%llu packets, %08x)\n", (unsigned long long)seed,
+			names[trouble], w->sim.failure, (unsigned long long)w->sim.packets, w->sim.trace);
 	free(w->pairs);
 	free(w);
 	return ok;
@@ -933,15 +980,11 @@ static bool run_one(uint64_t seed, enum trouble trouble, bool verbose)
 
 static void run_many(enum trouble trouble)
 {
-	const char *one = getenv("SIM_SEED"), *longer = getenv("SANDIRECT_TEST_LONG");
-	unsigned n = SEEDS / N_TROUBLES * (longer && !strcmp(longer, "1") ? 10 : 1), failed = 0;
+	struct trim_seeds n = trim_seeds(SEEDS / N_TROUBLES);
+	unsigned failed = 0;
 
-	if (one) {
-		assert_true(run_one(strtoull(one, NULL, 10), trouble, true));
-		return;
-	}
-	for (unsigned seed = 1; seed <= n && failed < 5; seed++)
-		failed += !run_one(seed, trouble, false);
+	for (uint64_t seed = n.first; seed < n.first + n.count && !failed; seed++)
+		failed += !run_one(seed, trouble, n.verbose);
 	assert_int_equal(failed, 0);
 }
 
