@@ -167,7 +167,7 @@ static const char *see_data(struct end *from, struct end *to, const struct wire_
 		if (p->flags & WIRE_F_RETX)
 			return "a first transmission that says it is not";
 		if (from->count == from->cap) {
-			from->cap = from->cap ? 2 * from->cap : 64;
+			from->cap = from->cap ? 2 * from->cap : 4;
 			from->sent = realloc(from->sent, from->cap * sizeof *from->sent);
 			if (!from->sent)
 				abort();
