@@ -75,6 +75,24 @@ void sim_at(struct sim *s, uint64_t at, void (*f)(struct sim *s, void *what), vo
 	push(&s->heap, (struct sim_event){.at = at, .kind = SIM_CALL, .what = what, .call = f});
 }
 
+static void change(struct sim *s, void *what)
+{
+	struct sim_change *c = what;
+
+	c->link->delay = c->now.delay;
+	c->link->rate = c->now.rate;
+	c->link->loss = c->now.loss;
+	c->link->down = c->now.down;
+	c->link->mtu = c->now.mtu;
+	if (c->overtake)
+		c->link->last_arrival = 0;
+}
+
+void sim_change_at(struct sim *s, uint64_t at, struct sim_change *c)
+{
+	sim_at(s, at, change, c);
+}
+
 /* --- in words --- */
 
 static void describe_control(const uint8_t *data, size_t len)

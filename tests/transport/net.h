@@ -89,6 +89,15 @@ void sim_heap_free(struct sim_heap *h);
 /* Calls f(s, what) at that time, between other things: to change links, for example. */
 void sim_at(struct sim *s, uint64_t at, void (*f)(struct sim *s, void *what), void *what);
 
+/* What becomes of a link: its delay, rate, loss, mtu and down are then those of now. */
+struct sim_change {
+	struct sim_link *link, now;
+	bool overtake; /* what is on the old path */
+};
+
+/* c has to stay. */
+void sim_change_at(struct sim *s, uint64_t at, struct sim_change *c);
+
 /* Puts a packet on the link that leads to path. */
 void sim_send(struct sim *s, unsigned from, const struct tp_path *path, const uint8_t *data, size_t len);
 /* SIM_HOP and SIM_SERVED. */

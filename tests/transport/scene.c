@@ -179,25 +179,12 @@ void scene_skew(struct world *w)
 	}
 }
 
-static void change(struct sim *s, void *what)
-{
-	struct change *c = what;
-
-	c->link->delay = c->now.delay;
-	c->link->rate = c->now.rate;
-	c->link->loss = c->now.loss;
-	c->link->down = c->now.down;
-	c->link->mtu = c->now.mtu;
-	if (c->overtake)
-		c->link->last_arrival = 0;
-}
-
 void scene_change(struct world *w, unsigned n, uint64_t within)
 {
 	struct sim *s = &w->sim;
 
 	for (unsigned i = 0; i < n; i++) {
-		struct change *c = &w->changes[i];
+		struct sim_change *c = &w->changes[i];
 		uint64_t at = s->now + sim_scale(s, 10 * SD_US, within);
 
 		c->link = &s->links[sd_rng_below(&s->rng, s->n_hosts)][sd_rng_below(&s->rng, s->n_hosts)];
@@ -207,12 +194,12 @@ void scene_change(struct world *w, unsigned n, uint64_t within)
 		c->now.loss = sim_chance(s, 0.5) ? 0 : sd_rng_unit(&s->rng) * 0.2;
 		c->now.down = i + 1 < n && sim_chance(s, 0.3);
 		c->overtake = sim_chance(s, 0.5);
-		sim_at(s, at, change, c);
+		sim_change_at(s, at, c);
 		if (!c->now.down)
 			continue;
 		c[1] = *c;
 		c[1].now.down = false;
-		sim_at(s, at + sim_scale(s, 10 * SD_US, 2 * SD_S), change, &c[1]);
+		sim_change_at(s, at + sim_scale(s, 10 * SD_US, 2 * SD_S), &c[1]);
 		i++;
 	}
 }
@@ -223,14 +210,14 @@ void scene_hole(struct world *w, unsigned host, uint64_t at, uint64_t lasts)
 	uint16_t mtu = (uint16_t)sim_between(s, WIRE_MIN_PAYLOAD, s->hosts[host].max_payload);
 
 	for (unsigned k = 0; k < s->n_hosts; k++) {
-		struct change *c = &w->changes[2 * k];
+		struct sim_change *c = &w->changes[2 * k];
 
 		c->link = c[1].link = &s->links[host][k];
 		c->now = c[1].now = *c->link;
 		c->now.mtu = mtu;
-		sim_at(s, at, change, c);
+		sim_change_at(s, at, c);
 		if (lasts != SIM_NEVER)
-			sim_at(s, at + lasts, change, &c[1]);
+			sim_change_at(s, at + lasts, &c[1]);
 	}
 }
 

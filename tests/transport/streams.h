@@ -54,12 +54,6 @@ struct pair {
 	bool started, may_reset;
 };
 
-/* What becomes of a link, at some time. */
-struct change {
-	struct sim_link *link, now;
-	bool overtake; /* what is under way on the old path */
-};
-
 struct world {
 	struct sim sim;
 	struct pair pairs[PAIRS_MAX];
@@ -79,7 +73,7 @@ struct world {
 	uint64_t hand_over_at[SIM_HOSTS_MAX], hand_over_every;
 	unsigned hand_overs;
 	struct sim_queue queues[QUEUES_MAX];
-	struct change changes[CHANGES_MAX];
+	struct sim_change changes[CHANGES_MAX];
 };
 
 /* The applications. */

@@ -25,6 +25,7 @@
 #define PAIRS_MAX 4
 #define OPS_MAX	  400
 #define PORT	  7
+#define CHANGES	  4
 #define STALL_MAX (15 * SD_S)
 
 /* What a side's memory is for. */
@@ -111,6 +112,7 @@ struct world {
 	bool may_fail;
 	uint64_t last_progress;
 	uint64_t crash_at;
+	struct sim_change changes[CHANGES][2];
 };
 
 static uint64_t mix(uint64_t x)
@@ -777,6 +779,25 @@ static void draw_links(struct sim *s, double badness)
 	}
 }
 
+/* Now and then the way becomes another; and some of these let no large packets through for a while. */
+static void draw_changes(struct world *w)
+{
+	struct sim *s = &w->sim;
+
+	for (uint64_t i = sim_between(s, 0, CHANGES); i--;) {
+		struct sim_change *c = w->changes[i];
+		uint64_t at = s->now + sim_scale(s, 10 * SD_US, SD_S);
+
+		c[0].link = c[1].link = &s->links[i % 2][!(i % 2)];
+		c[0].now = c[1].now = *c->link;
+		c[0].now.delay = sim_scale(s, SD_US, 5 * SD_MS);
+		c[0].now.mtu = sim_chance(s, 0.3) ? (uint16_t)sim_between(s, WIRE_MIN_PAYLOAD, 9000) : 0;
+		c[0].overtake = c[1].overtake = sim_chance(s, 0.5);
+		sim_change_at(s, at, &c[0]);
+		sim_change_at(s, at + sim_scale(s, SD_MS, 5 * SD_S), &c[1]);
+	}
+}
+
 static void open_host(struct world *w, unsigned i)
 {
 	struct sim_host *h = &w->sim.hosts[i];
@@ -941,6 +962,8 @@ static bool run_one(uint64_t seed, enum trouble trouble, bool verbose)
 	if (sim_chance(&w->sim, 0.3))
 		w->sim.isn_below = (uint32_t)sim_scale(&w->sim, 1, 1000);
 	draw_links(&w->sim, trouble == CALM ? 0 : 1);
+	if (trouble == BAD_LINKS)
+		draw_changes(w);
 	open_host(w, 0);
 	open_host(w, 1);
 	w->n_pairs = (unsigned)trim_bound("pairs", sim_between(&w->sim, 1, PAIRS_MAX));
