@@ -2,20 +2,28 @@
 /*
  * What the transport alone costs: two endpoints in one thread, packets handed over in memory, real time.
  *   bench_transport [messages]
- * Prints nanoseconds per message of a ping-pong and per packet of a stream, with one reading of the clock
- * each. The engine's way of driving is imitated: input, timers, output until nothing is due.
+ * Prints nanoseconds and cycles for each message of a ping-pong, each packet of a stream, and the same of a
+ * queue pair, with one reading of the clock for each round. The engine's way of driving is imitated: input,
+ * timers, output until nothing is due.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <x86intrin.h>
+#endif
 
 #include "base/clock.h"
 #include "transport/cc.h"
 #include "transport/transport.h"
+#include "transport/verbs.h"
 
 #define PAYLOAD 1472
 #define SLOTS	64
 #define RUNS	10
+#define BATCH	32   /* requests posted before they are sent */
+#define DEPTH	256  /* of the queues */
+#define WRITTEN 1416 /* bytes of a WRITE that fills a packet */
 
 struct end {
 	struct tp *tp;
@@ -23,6 +31,11 @@ struct end {
 	struct tp_listener *listener;
 	struct sd_addr addr;
 	bool readable;
+	struct tp_pd *pd;
+	struct tp_mr *mr;
+	struct tp_cq *scq, *rcq;
+	struct tp_qp *qp;
+	uint8_t memory[4096] __attribute__((aligned(64)));
 };
 
 static struct end ends[2];
@@ -40,6 +53,16 @@ static void on_event(void *ctx, struct tp_conn *c, void *user, unsigned events)
 	e->readable |= (events & TP_EV_READABLE) != 0;
 	if (events & TP_EV_FAILED)
 		fail("the connection failed");
+}
+
+static void on_qp_event(void *ctx, struct tp_qp *qp, void *user, unsigned events)
+{
+	if (events & TP_EV_FAILED)
+		fail("the queue pair failed");
+}
+
+static void on_completion(void *ctx, struct tp_cq *cq, void *user)
+{
 }
 
 static void on_acceptable(void *ctx, struct tp_listener *l, void *user)
@@ -69,6 +92,8 @@ static const struct tp_ops ops = {
 	.reverse = on_reverse,
 	.alloc = give,
 	.free = take,
+	.qp_event = on_qp_event,
+	.completion = on_completion,
 };
 
 /* Everything that from has to send arrives at to. Returns the packets. */
@@ -97,9 +122,8 @@ static void time_out(uint64_t now)
 			tp_timeout(ends[i].tp, now);
 }
 
-static void set_up(bool crc)
+static void open_ends(bool crc, struct tp_path *path)
 {
-	struct tp_path path = {.max_payload = PAYLOAD};
 	struct tp_config cfg = {.size = sizeof cfg, .crc = crc, .ring_min = 1 << 20};
 
 	for (int i = 0; i < 2; i++) {
@@ -108,9 +132,15 @@ static void set_up(bool crc)
 		if (tp_create(&cfg, &ops, &ends[i], sd_clock_ns(), &ends[i].tp))
 			fail("tp_create");
 	}
-	path.local = ends[0].addr;
-	path.peer = ends[1].addr;
-	path.peer.port = 80;
+	*path = (struct tp_path){.local = ends[0].addr, .peer = ends[1].addr, .max_payload = PAYLOAD};
+	path->peer.port = 80;
+}
+
+static void set_up(bool crc)
+{
+	struct tp_path path;
+
+	open_ends(crc, &path);
 	if (tp_listen(ends[1].tp, &path.peer, 8, NULL, &ends[1].listener) ||
 		tp_connect(ends[0].tp, sd_clock_ns(), &path, NULL, &ends[0].c))
 		fail("tp_listen or tp_connect");
@@ -118,6 +148,53 @@ static void set_up(bool crc)
 		carry(&ends[0], &ends[1], sd_clock_ns());
 		carry(&ends[1], &ends[0], sd_clock_ns());
 	}
+	carry(&ends[1], &ends[0], sd_clock_ns());
+}
+
+static void make_qp(struct end *e)
+{
+	struct tp_qp_attr attr = {.size = sizeof attr,
+		.max_send_wr = DEPTH,
+		.max_recv_wr = DEPTH,
+		.max_inline = 64,
+		.max_sge = 1};
+
+	if (tp_pd_create(e->tp, &e->pd) || tp_cq_create(e->tp, DEPTH, NULL, &e->scq) ||
+		tp_cq_create(e->tp, DEPTH, NULL, &e->rcq) ||
+		tp_mr_register(e->pd, e->memory, sizeof e->memory, TP_LOCAL_WRITE | TP_REMOTE_WRITE, &e->mr))
+		fail("out of memory");
+	attr.pd = e->pd;
+	attr.send_cq = e->scq;
+	attr.recv_cq = e->rcq;
+	if (tp_qp_create(e->tp, &attr, &e->qp))
+		fail("tp_qp_create");
+}
+
+static void post_receives(struct end *e, unsigned n)
+{
+	const struct tp_sge piece = {.mr = e->mr, .len = 64};
+
+	while (n--) {
+		if (tp_post_recv(e->qp, &(struct tp_recv_wr){.sg = &piece, .n_sg = 1}))
+			fail("tp_post_recv");
+	}
+}
+
+static void set_up_qp(bool crc)
+{
+	struct tp_path path;
+
+	open_ends(crc, &path);
+	for (int i = 0; i < 2; i++)
+		make_qp(&ends[i]);
+	if (tp_qp_listen(ends[1].tp, &path.peer, 8, 0, NULL, &ends[1].listener) ||
+		tp_qp_connect(ends[0].qp, sd_clock_ns(), &path))
+		fail("tp_qp_listen or tp_qp_connect");
+	while (tp_qp_accept(ends[1].qp, ends[1].listener)) {
+		carry(&ends[0], &ends[1], sd_clock_ns());
+		carry(&ends[1], &ends[0], sd_clock_ns());
+	}
+	post_receives(&ends[1], DEPTH);
 	carry(&ends[1], &ends[0], sd_clock_ns());
 }
 
@@ -141,51 +218,150 @@ static void half(struct end *from, struct end *to, size_t size)
 	time_out(now);
 }
 
-/* ns per message, both sides: each is written and sent by one and received and read by the other. */
-static double ping_pong(size_t size, unsigned long n)
+/* Each message is written and sent by one and received and read by the other. */
+static void ping_pong(unsigned long n, size_t size)
 {
-	uint64_t begin = sd_clock_ns();
-
-	for (unsigned long i = 0; i < n; i++) {
+	for (unsigned long i = 0; i < n / 2; i++) {
 		half(&ends[0], &ends[1], size);
 		half(&ends[1], &ends[0], size);
 	}
-	return (double)(sd_clock_ns() - begin) / (2.0 * (double)n);
 }
 
-/* ns per packet, both sides; the few ACKs included. */
-static double stream(unsigned long packets)
+/* The few ACKs included. */
+static void stream(unsigned long packets, size_t size)
 {
 	static uint8_t buf[1 << 18];
-	uint64_t begin = sd_clock_ns();
 	unsigned long sent = 0;
 
 	while (sent < packets) {
 		uint64_t now = sd_clock_ns();
 
-		tp_write(ends[0].c, buf, sizeof buf);
+		tp_write(ends[0].c, buf, size);
 		sent += carry(&ends[0], &ends[1], now);
 		while (tp_read(ends[1].c, buf, sizeof buf) > 0)
 			;
 		carry(&ends[1], &ends[0], now);
 		time_out(now);
 	}
-	return (double)(sd_clock_ns() - begin) / (double)sent;
+}
+
+static void write_to(struct end *from, struct end *to, uint32_t len, unsigned flags)
+{
+	const struct tp_sge piece = {.mr = from->mr, .len = len};
+	struct tp_send_wr wr = {
+		.opcode = TP_WRITE, .flags = flags, .sg = &piece, .n_sg = 1, .rkey = tp_mr_rkey(to->mr)};
+
+	if (flags & TP_INLINE) {
+		wr.data = from->memory + 2048;
+		wr.len = len;
+	}
+	if (tp_post_send(from->qp, &wr))
+		fail("tp_post_send");
+}
+
+static void write_half(struct end *from, struct end *to, uint8_t value)
+{
+	uint64_t now = sd_clock_ns();
+
+	from->memory[2048 + 63] = value;
+	write_to(from, to, 64, TP_INLINE);
+	carry(from, to, now);
+	if (to->memory[63] != value)
+		fail("the WRITE has not arrived");
+	time_out(now);
+}
+
+/* A WRITE each way, which the other side finds in its memory. */
+static void write_ping_pong(unsigned long n, size_t size)
+{
+	for (unsigned long i = 0; i < n / 2; i++) {
+		write_half(&ends[0], &ends[1], (uint8_t)(2 * i + 1));
+		write_half(&ends[1], &ends[0], (uint8_t)(2 * i + 2));
+	}
+}
+
+/* Batches one way, of which the last request is signalled, and the ACKs back. */
+static void one_way(unsigned long n, bool sends)
+{
+	struct tp_wc wc[BATCH];
+
+	for (unsigned long done = 0; done < n; done += BATCH) {
+		uint64_t now = sd_clock_ns();
+		struct tp_send_wr wr = {
+			.opcode = TP_SEND, .flags = TP_INLINE, .data = ends[0].memory + 2048, .len = 64};
+
+		for (int i = 0; i < BATCH; i++) {
+			unsigned signal = i == BATCH - 1 ? TP_SIGNALED : 0;
+
+			wr.flags = TP_INLINE | signal;
+			if (!sends)
+				write_to(&ends[0], &ends[1], WRITTEN, signal);
+			else if (tp_post_send(ends[0].qp, &wr))
+				fail("tp_post_send");
+		}
+		carry(&ends[0], &ends[1], now);
+		if (sends)
+			post_receives(&ends[1], tp_cq_poll(ends[1].rcq, wc, BATCH));
+		carry(&ends[1], &ends[0], now);
+		tp_cq_poll(ends[0].scq, wc, BATCH);
+		time_out(now);
+	}
+}
+
+static void sends(unsigned long n, size_t size)
+{
+	one_way(n, true);
+}
+
+static void writes(unsigned long n, size_t size)
+{
+	one_way(n, false);
+}
+
+static const struct row {
+	const char *what;
+	void (*set_up)(bool crc);
+	void (*run)(unsigned long n, size_t size);
+	size_t size;
+} rows[] = {
+	{"ping-pong of 64 bytes", set_up, ping_pong, 64},
+	{"ping-pong of 1024 bytes", set_up, ping_pong, 1024},
+	{"full packet of a stream", set_up, stream, 1 << 18},
+	{"WRITE ping-pong of 64 bytes", set_up_qp, write_ping_pong, 64},
+	{"SEND of 64 bytes", set_up_qp, sends, 64},
+	{"full packet of a WRITE", set_up_qp, writes, WRITTEN},
+};
+
+static uint64_t cycles(void)
+{
+#if defined(__x86_64__)
+	return __rdtsc();
+#else
+	return 0;
+#endif
 }
 
 /* The best of several runs: the machine may have other things to do. */
-static void measure(const char *what, bool crc, size_t size, unsigned long n)
+static void measure(const struct row *row, bool crc, unsigned long n)
 {
-	double best = 1e9;
+	double best = 1e9, best_cycles = 1e9;
 
-	set_up(crc);
+	row->set_up(crc);
 	for (int i = 0; i < RUNS; i++) {
-		double ns = size ? ping_pong(size, n / RUNS) : stream(n / RUNS);
+		uint64_t begin = sd_clock_ns(), c = cycles();
+		double ns;
 
-		best = ns < best ? ns : best;
+		row->run(n / RUNS, row->size);
+		c = cycles() - c;
+		ns = (double)(sd_clock_ns() - begin) / (double)(n / RUNS);
+		if (ns >= best)
+			continue;
+		best = ns;
+		best_cycles = (double)c / (double)(n / RUNS);
 	}
 	tear_down();
-	printf("%-30s crc %-3s %8.1f ns, both sides together\n", what, crc ? "on" : "off", best);
+	printf("%-30s crc %-3s %8.1f ns %8.0f cycles, both sides together\n", row->what, crc ? "on" : "off",
+		best, best_cycles);
 }
 
 int main(int argc, char **argv)
@@ -193,9 +369,8 @@ int main(int argc, char **argv)
 	unsigned long n = argc > 1 ? strtoul(argv[1], NULL, 10) : 2000000;
 
 	for (int crc = 1; crc >= 0; crc--) {
-		measure("message of 64 bytes", crc, 64, n);
-		measure("message of 1024 bytes", crc, 1024, n);
-		measure("full packet of a stream", crc, 0, n);
+		for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+			measure(&rows[i], crc, n);
 	}
 	return 0;
 }
