@@ -53,7 +53,9 @@ static void answer(struct tp *t, struct wire_find *f, const struct tp_rx *rx)
 	e = tp_control_new(t, rx);
 	if (!e)
 		return;
-	f->code = tp_listener_find(t, &f->target, false) ? TP_OK : TP_NO_LISTENER;
+	f->code = tp_listener_find(t, &f->target, false) || tp_listener_find(t, &f->target, true)
+			  ? TP_OK
+			  : TP_NO_LISTENER;
 	e->len = (uint16_t)tp_wire_put_find(e->data, WIRE_FIND_REPLY, f);
 }
 

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "puppet.h"
+#include "transport/verbs.h"
 
 static struct puppet p;
 
@@ -788,6 +789,26 @@ static void find_is_answered(void **state)
 	finds();
 }
 
+/* Queue pairs are found as streams are. */
+static void find_is_answered__for_messages(void **state)
+{
+	struct sd_addr local = p.local;
+	struct tp_listener *l;
+	struct wire_find f;
+
+	local.port = PUPPET_PORT + 1;
+	assert_int_equal(tp_qp_listen(p.tp, &local, 8, 0, NULL, &l), 0);
+	send_find(WIRE_FIND, 5, &local, 0);
+	assert_int_equal(answer(), WIRE_FIND_REPLY);
+	assert_true(tp_wire_get_find(p.out, p.out_len, &f));
+	assert_int_equal(f.code, TP_OK);
+	tp_listener_close(l);
+	send_find(WIRE_FIND, 5, &local, 0);
+	assert_int_equal(answer(), WIRE_FIND_REPLY);
+	assert_true(tp_wire_get_find(p.out, p.out_len, &f));
+	assert_int_equal(f.code, TP_NO_LISTENER);
+}
+
 static void ask_and_be_told(void)
 {
 	struct tp_path path = path_to(0);
@@ -901,6 +922,7 @@ int main(void)
 		CASE(damaged_packets_of_nobody_are_not_answered),
 		CASE(a_host_seen_again_with_another_epoch),
 		CASE(find_is_answered),
+		CASE(find_is_answered__for_messages),
 		CASE(find_answers_need_the_nonce),
 		CASE(hello),
 		CASE(a_full_queue),
