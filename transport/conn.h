@@ -253,6 +253,22 @@ struct tp_regions {
 	uint32_t free_head, free_count;
 };
 
+/* Packets that are sent without a copy of their payload. */
+#define TP_HOLDS       2048u
+#define TP_HOLD_PIECES 4
+
+struct tp_hold {
+	struct tp_mr *mr[TP_HOLD_PIECES]; /* NULL from the first that is not used */
+	bool held;
+};
+
+struct tp_holds {
+	struct tp_hold *ring;	/* by ticket; NULL: no region is sent from directly */
+	uint64_t next, done;	/* tickets: the next one, and below which all are released */
+	struct list waiting;	/* queue pairs whose next completion waits for a release */
+	struct tp_parts *parts; /* of the packet being built; NULL: it is built in one piece */
+};
+
 struct tp {
 	uint64_t now;
 	bool late;	 /* tp_rx.late of the packet being handled */
@@ -286,6 +302,7 @@ struct tp {
 	struct tp_control control[TP_CONTROL_QUEUE];
 	struct tp_wheel wheel;
 	struct tp_regions regions;
+	struct tp_holds holds;
 };
 
 /* conn.c */

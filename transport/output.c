@@ -5,6 +5,7 @@
  * has the same PSN and the same bytes, and everything else is fresh. The congestion window counts packets, so
  * small writes go out one by one while there is room and pile up into full packets when there is none.
  */
+#include "base/crc32c.h"
 #include "transport/qp.h"
 
 static bool psn_room(const struct tp_conn *c)
@@ -97,10 +98,31 @@ static void acked(struct tp_conn *c)
 	c->ack_now = c->ack_now && (c->reorder || window_due(c));
 }
 
+/* The packet's head is in buf, its payload where it was. */
+static size_t finish_parts(const struct tp_conn *c, const uint8_t *buf, size_t len)
+{
+	struct tp_parts *p = c->tp->holds.parts;
+	uint32_t crc;
+
+	p->head = len;
+	for (unsigned i = 0; i < p->n; i++)
+		p->head -= p->piece[i].len;
+	if (!c->crc)
+		return len;
+	crc = sd_crc32c(0, buf, p->head);
+	for (unsigned i = 0; i < p->n; i++)
+		crc = sd_crc32c(crc, p->piece[i].at, p->piece[i].len);
+	be32_put(p->trailer, crc);
+	p->trailer_len = WIRE_CRC_LEN;
+	return len + WIRE_CRC_LEN;
+}
+
 static size_t finish(struct tp_conn *c, uint64_t now, uint8_t *buf, size_t len)
 {
 	c->packets_sent++;
 	c->last_send = now;
+	if (c->tp->holds.parts && c->tp->holds.parts->n)
+		return finish_parts(c, buf, len);
 	return c->crc ? tp_wire_seal(buf, len) : len;
 }
 
@@ -128,6 +150,22 @@ static size_t build_ack(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	return finish(c, now, buf, WIRE_BASE_LEN + ext);
 }
 
+static void put_bytes(const struct tp_conn *c, uint64_t off, uint8_t *to, size_t len)
+{
+	struct tp_parts *p = tp_parts_for(c->tp, len);
+	size_t first;
+
+	if (!p) {
+		tp_ring_get(&c->snd, off, to, len);
+		return;
+	}
+	first = tp_ring_at(&c->snd, off, len, &p->piece[0].at);
+	p->piece[0].len = (uint32_t)first;
+	p->piece[1] = (struct tp_piece){c->snd.data, (uint32_t)(len - first)};
+	p->mr[0] = NULL;
+	p->n = first < len ? 2 : 1;
+}
+
 /* Writes the packet around the bytes [off, off + len); extra says whether it has room for a window extension.
  */
 static size_t build_data(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t psn, uint64_t off,
@@ -143,7 +181,7 @@ static size_t build_data(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t
 	}
 	put_base(c, now, buf, WIRE_DATA, flags, WIRE_OP_STREAM, psn, ext);
 	if (len)
-		tp_ring_get(&c->snd, off, buf + WIRE_BASE_LEN + ext, len);
+		put_bytes(c, off, buf + WIRE_BASE_LEN + ext, len);
 	acked(c);
 	return finish(c, now, buf, WIRE_BASE_LEN + ext + len);
 }
@@ -366,4 +404,19 @@ size_t tp_output(struct tp *t, uint64_t now, uint8_t *buf, size_t cap, const str
 		}
 	}
 	return 0;
+}
+
+size_t tp_output_parts(
+	struct tp *t, uint64_t now, uint8_t *buf, struct tp_parts *parts, const struct tp_path **path)
+{
+	size_t len;
+
+	parts->n = parts->trailer_len = 0;
+	parts->request = NULL;
+	t->holds.parts = parts;
+	len = tp_output(t, now, buf, SIZE_MAX, path);
+	t->holds.parts = NULL;
+	if (!parts->n)
+		parts->head = len;
+	return len;
 }

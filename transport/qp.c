@@ -99,6 +99,7 @@ int tp_qp_create(struct tp *t, const struct tp_qp_attr *attr, struct tp_qp **out
 	qp->scq->users++;
 	qp->rcq->users++;
 	list_push_back(&qp->pd->qps, &qp->of_pd);
+	list_init(&qp->of_waiting);
 	*out = qp;
 	return 0;
 }
@@ -143,6 +144,7 @@ void tp_qp_destroy(struct tp_qp *qp, uint64_t now)
 	qp->scq->users--;
 	qp->rcq->users--;
 	list_remove(&qp->of_pd);
+	list_remove(&qp->of_waiting);
 	release(qp);
 	tp_pool_trim(t);
 }
@@ -406,15 +408,16 @@ static bool has_arrived(const struct tp_qp *qp, const struct tp_swqe *w)
 	return qp->nak && w->begun && (w->over || is_read(w)) && w->end_psn <= qp->nak_psn;
 }
 
-void tp_qp_failed(struct tp_qp *qp, int error)
+/* What has been posted to send completes, as soon as nothing refers to its memory. */
+static void flush_sends(struct tp_qp *qp)
 {
-	enum tp_wc_status status;
+	enum tp_wc_status status = why(qp);
 	bool failed = false;
 
-	if (qp->error)
-		return;
-	qp->error = error;
-	status = why(qp);
+	for (uint32_t i = qp->sq.head; i != qp->sq.tail; i++) {
+		if (!tp_hold_is_over(qp, swqe_at(qp, i)))
+			return;
+	}
 	while (qp->sq.head != qp->sq.tail) {
 		const struct tp_swqe *w = swqe_at(qp, qp->sq.head);
 
@@ -428,6 +431,14 @@ void tp_qp_failed(struct tp_qp *qp, int error)
 		status = TP_WC_FLUSHED;
 	}
 	qp->sq_next = qp->sq.head;
+}
+
+void tp_qp_failed(struct tp_qp *qp, int error)
+{
+	if (qp->error)
+		return;
+	qp->error = error;
+	flush_sends(qp);
 	while (qp->rq.head != qp->rq.tail) {
 		const struct tp_rwqe *w = rwqe_at(qp, qp->rq.head);
 		struct tp_wc wc = {.opcode = TP_RECV,
@@ -439,6 +450,14 @@ void tp_qp_failed(struct tp_qp *qp, int error)
 	tp_responder_forget(qp);
 }
 
+void tp_qp_released(struct tp_qp *qp)
+{
+	if (qp->error)
+		flush_sends(qp);
+	else
+		tp_requester_progress(qp);
+}
+
 void tp_qp_lost_region(struct tp_qp *qp, const struct tp_mr *mr)
 {
 	qp->lost_mr = mr;
@@ -446,5 +465,4 @@ void tp_qp_lost_region(struct tp_qp *qp, const struct tp_mr *mr)
 		tp_conn_abort(qp->conn, WIRE_RESET_FAILED, -ECONNABORTED);
 	else
 		tp_qp_failed(qp, -ECONNABORTED);
-	qp->lost_mr = NULL;
 }

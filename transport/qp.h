@@ -21,12 +21,15 @@ struct tp_pd {
 };
 
 struct tp_mr {
-	struct tp_pd *pd;
+	struct tp_pd *pd; /* NULL: it is being deregistered */
+	struct tp_pd *home;
 	uint8_t *addr;
 	size_t len;
 	uint64_t rkey;
 	unsigned access;
 	uint32_t uses; /* by requests */
+	uint32_t held; /* by packets that are sent from it */
+	bool direct;   /* packets can be */
 };
 
 struct tp_cq {
@@ -44,6 +47,7 @@ struct tp_cq {
 struct tp_swqe {
 	uint64_t wr_id, rkey, remote, operand, compare;
 	uint64_t end_psn; /* one past its last packet's; when it has begun */
+	uint64_t ticket;  /* one past the last that refers to its memory */
 	uint32_t len, sent;
 	uint32_t imm;
 	uint32_t number;      /* SSN or RSN */
@@ -115,6 +119,7 @@ struct tp_qp {
 	struct tp_source *sources; /* by PSN & sources_mask */
 	uint32_t sources_mask, readers_mask;
 	const struct tp_mr *lost_mr; /* that is being deregistered */
+	struct list of_waiting;	     /* on tp_holds.waiting */
 	uint64_t nak_psn;	     /* of ours, that the peer could not take */
 	uint8_t nak;		     /* enum wire_reset */
 
@@ -178,6 +183,20 @@ void tp_sge_scatter(const struct tp_sge *sg, uint32_t off, const void *from, siz
 /* Are all of them the domain's, within bounds and of these rights? Their sum in *len. 0, -EACCES, -EINVAL. */
 int tp_sge_check(const struct tp_pd *pd, const struct tp_sge *sg, unsigned n, unsigned access, uint64_t *len);
 
+/* The same as pieces, and whose they are. */
+void tp_sge_pieces(const struct tp_sge *sg, uint32_t off, size_t len, struct tp_parts *parts);
+
+/* hold.c */
+/* Payloads of this length are worth to be handed out in pieces. */
+#define TP_PIECES_MIN 256u
+static inline struct tp_parts *tp_parts_for(const struct tp *t, size_t len)
+{
+	return len >= TP_PIECES_MIN ? t->holds.parts : NULL;
+}
+/* Does no packet refer to the memory of this request? If one does, tp_qp_released() follows. */
+bool tp_hold_is_over(struct tp_qp *qp, const struct tp_swqe *w);
+void tp_holds_free(struct tp *t);
+
 /* cq.c */
 /* A request is posted whose completion goes there; false: there may be no room. */
 static inline bool tp_cq_reserve(struct tp_cq *cq)
@@ -198,6 +217,8 @@ void tp_cq_forget(struct tp_cq *cq, const struct tp_qp *qp);
 /* qp.c */
 /* Its connection has ended. */
 void tp_qp_failed(struct tp_qp *qp, int error);
+/* Packets that it waited for have been released. */
+void tp_qp_released(struct tp_qp *qp);
 /* A region that its requests refer to is no more. */
 void tp_qp_lost_region(struct tp_qp *qp, const struct tp_mr *mr);
 /* What the peer has said when the connection was set up is known. */

@@ -77,7 +77,7 @@ int tp_mr_register(struct tp_pd *pd, void *addr, size_t len, unsigned access, st
 	index = r->free[r->free_head];
 	r->free_head = (r->free_head + 1) % r->size;
 	r->free_count--;
-	*mr = (struct tp_mr){.pd = pd, .addr = addr, .len = len, .access = access};
+	*mr = (struct tp_mr){.pd = pd, .home = pd, .addr = addr, .len = len, .access = access};
 	do
 		mr->rkey = tp_random_id(t) << INDEX_BITS | index;
 	while (!(mr->rkey >> INDEX_BITS));
@@ -135,25 +135,36 @@ static bool uses(const struct tp_qp *qp, const struct tp_mr *mr)
 	return false;
 }
 
-void tp_mr_deregister(struct tp_mr *mr)
+/* Nobody finds it any more, and who uses it has lost it. */
+static void revoke(struct tp_mr *mr)
 {
-	struct tp_pd *pd = mr->pd;
+	mr->pd = NULL;
+	if (!mr->uses)
+		return;
+	list_for_each (it, &mr->home->qps) {
+		struct tp_qp *qp = container_of(it, struct tp_qp, of_pd);
+
+		if (uses(qp, mr))
+			tp_qp_lost_region(qp, mr);
+	}
+}
+
+int tp_mr_deregister(struct tp_mr *mr)
+{
+	struct tp_pd *pd = mr->home;
 	struct tp *t = pd->tp;
 	struct tp_regions *r = &t->regions;
 	uint32_t index = (uint32_t)mr->rkey & (TP_MAX_REGIONS - 1);
 
+	if (mr->pd)
+		revoke(mr);
+	if (mr->held || mr->uses)
+		return -EBUSY;
 	r->slots[index] = NULL;
 	r->free[(r->free_head + r->free_count++) % r->size] = index;
-	if (mr->uses) {
-		list_for_each (it, &pd->qps) {
-			struct tp_qp *qp = container_of(it, struct tp_qp, of_pd);
-
-			if (uses(qp, mr))
-				tp_qp_lost_region(qp, mr);
-		}
-	}
 	pd->n_regions--;
 	t->ops.free(t->ctx, mr, sizeof *mr);
+	return 0;
 }
 
 void tp_regions_free(struct tp *t)
@@ -222,6 +233,23 @@ void tp_sge_gather(const struct tp_sge *sg, uint32_t off, void *to, size_t len)
 	uint8_t *at = to;
 
 	each_stretch(sg, off, len, copy_out, &at);
+}
+
+void tp_sge_pieces(const struct tp_sge *sg, uint32_t off, size_t len, struct tp_parts *parts)
+{
+	for (; len; sg++) {
+		uint32_t n;
+
+		if (off >= sg->len) {
+			off -= sg->len;
+			continue;
+		}
+		n = sg->len - off < len ? sg->len - off : (uint32_t)len;
+		parts->mr[parts->n] = sg->mr;
+		parts->piece[parts->n++] = (struct tp_piece){sg->mr->addr + sg->offset + off, n};
+		len -= n;
+		off = 0;
+	}
 }
 
 void tp_sge_scatter(const struct tp_sge *sg, uint32_t off, const void *from, size_t len)

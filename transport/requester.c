@@ -3,7 +3,8 @@
  * requester: the packets that requests become, and what comes of them. A packet is one fragment that says by
  * itself where its bytes go. Requests leave in the order in which they were posted; answers to the peer's
  * take turns with them, as neither may wait for the other. What a packet carries is remembered by its number,
- * not its bytes: these are read from the program's memory whenever it is sent.
+ * not its bytes: these are read from the program's memory whenever it is sent, or
+ * handed out as they lie there.
  */
 #include "transport/qp.h"
 
@@ -140,9 +141,24 @@ void tp_requester_take(struct tp_qp *qp, uint64_t psn, struct tp_sent *s)
 
 /* --- building ------------------------------------------------------------------------------------------ */
 
-static void put_bytes(const struct tp_swqe *w, uint32_t off, uint8_t *to, size_t len)
+static void put_piece(struct tp_parts *parts, struct tp_mr *mr, const uint8_t *at, size_t len)
 {
-	if (w->flags & TP_INLINE)
+	parts->mr[0] = mr;
+	parts->piece[0] = (struct tp_piece){at, (uint32_t)len};
+	parts->n = 1;
+}
+
+static void put_bytes(const struct tp_qp *qp, struct tp_swqe *w, uint32_t off, uint8_t *to, size_t len)
+{
+	struct tp_parts *parts = tp_parts_for(qp->tp, len);
+
+	if (parts)
+		parts->request = w;
+	if (parts && w->flags & TP_INLINE)
+		put_piece(parts, NULL, (const uint8_t *)w->sg + off, len);
+	else if (parts)
+		tp_sge_pieces(w->sg, off, len, parts);
+	else if (w->flags & TP_INLINE)
 		memcpy(to, (const uint8_t *)w->sg + off, len);
 	else
 		tp_sge_gather(w->sg, off, to, len);
@@ -184,7 +200,7 @@ static size_t put_asking(const struct tp_swqe *w, struct wire_message *m, uint8_
 static size_t put_request(const struct tp_qp *qp, const struct tp_source *source, size_t len, uint8_t *ext,
 	struct wire_message *m, unsigned *flags)
 {
-	const struct tp_swqe *w = swqe_at(qp, source->index);
+	struct tp_swqe *w = swqe_at(qp, source->index);
 	size_t n;
 
 	m->offset = source->offset;
@@ -194,7 +210,7 @@ static size_t put_request(const struct tp_qp *qp, const struct tp_source *source
 	if (is_read(w))
 		return put_asking(w, m, ext);
 	n = w->opcode == TP_SEND ? put_send(w, m, ext) : put_write(w, m, ext);
-	put_bytes(w, source->offset, ext + n, len);
+	put_bytes(qp, w, source->offset, ext + n, len);
 	return n;
 }
 
@@ -202,6 +218,7 @@ static size_t put_answer(const struct tp_qp *qp, const struct tp_source *source,
 	struct wire_message *m)
 {
 	const struct tp_incoming *i = incoming_at(qp, source->index);
+	struct tp_parts *parts = tp_parts_for(qp->tp, len);
 	size_t n;
 
 	m->op = WIRE_OP_READ_RESP;
@@ -209,7 +226,9 @@ static size_t put_answer(const struct tp_qp *qp, const struct tp_source *source,
 	m->offset = source->offset;
 	m->last = source->offset + len == i->len;
 	n = tp_wire_put_message(ext, m);
-	if (i->mr)
+	if (i->mr && parts)
+		put_piece(parts, i->mr, i->mr->addr + i->offset + source->offset, len);
+	else if (i->mr)
 		memcpy(ext + n, i->mr->addr + i->offset + source->offset, len);
 	else
 		memcpy(ext + n, i->result, len);
@@ -235,9 +254,9 @@ size_t tp_requester_put(
 
 /* --- what comes of it ---------------------------------------------------------------------------------- */
 
-static bool is_complete(const struct tp_qp *qp, const struct tp_swqe *w)
+static bool is_complete(struct tp_qp *qp, const struct tp_swqe *w)
 {
-	return w->over && qp->conn->snd_una >= w->end_psn;
+	return w->over && qp->conn->snd_una >= w->end_psn && tp_hold_is_over(qp, w);
 }
 
 void tp_requester_progress(struct tp_qp *qp)

@@ -39,6 +39,15 @@ static inline void tp_ring_get(const struct tp_ring *r, uint64_t off, void *dst,
 	memcpy((uint8_t *)dst + first, r->data, len - first);
 }
 
+/* Where [off, off + len) is: bytes from *at, and what is left from the ring's beginning. */
+static inline size_t tp_ring_at(const struct tp_ring *r, uint64_t off, size_t len, const uint8_t **at)
+{
+	size_t i = off & (r->size - 1);
+
+	*at = r->data + i;
+	return len <= r->size - i ? len : r->size - i;
+}
+
 /* Copies [off, off + len) of one ring to the same offsets of another, larger one. */
 static inline void tp_ring_move(
 	const struct tp_ring *to, const struct tp_ring *from, uint64_t off, size_t len)

@@ -112,6 +112,7 @@ int tp_create(const struct tp_config *cfg, const struct tp_ops *ops, void *ctx, 
 	t->reset_tokens = TP_RESET_BURST;
 	list_init(&t->out);
 	list_init(&t->ack_fifo);
+	list_init(&t->holds.waiting);
 	tp_wheel_init(&t->wheel, now);
 	derive_keys(t);
 	if (alloc_tables(t)) {
@@ -137,6 +138,7 @@ void tp_destroy(struct tp *t)
 			tp_listener_close(t->listeners[i]);
 	tp_pool_destroy(t);
 	tp_regions_free(t);
+	tp_holds_free(t);
 	if (t->slots)
 		t->ops.free(t->ctx, t->slots, n * sizeof *t->slots);
 	if (t->free_index)

@@ -26,10 +26,14 @@ struct tp_listener; /* one (address, port) that takes connections */
 struct tp_cc_ops;   /* congestion control, cc.h */
 struct tp_qp;	    /* verbs.h */
 struct tp_cq;
+struct tp_mr;
+struct tp_swqe;
 
 #define TP_UDP_PORT   7747 /* destination port of every packet; the source port is path entropy */
 #define TP_MAX_HEADER 160  /* header, extensions and trailer never exceed this */
 #define TP_ENGINES    16   /* of one host, at most */
+#define TP_MAX_HEAD   512  /* tp_output_parts() */
+#define TP_MAX_PIECES 16
 
 /* How packets reach a peer. The transport reads the addresses and the size and carries the rest untouched;
  * the engine fills hdr with a ready-made Ethernet/IP/UDP header, so that sending is one copy and a patch. */
@@ -167,6 +171,32 @@ const struct tp_path *tp_output_next(const struct tp *t);
 /* Builds the next due packet into buf (capacity cap >= the path's max_payload) and points *path at where to
  * send it (valid until the next tp_* call). Returns its length, or 0: nothing is due. */
 size_t tp_output(struct tp *t, uint64_t now, uint8_t *buf, size_t cap, const struct tp_path **path);
+
+/* A packet whose payload has not been copied: head bytes in the caller's buffer, then the pieces, then the
+ * trailer. */
+struct tp_parts {
+	size_t head;
+	unsigned n; /* pieces; 0: all of it is in the buffer */
+	uint8_t trailer_len;
+	uint8_t trailer[4];
+	struct tp_piece {
+		const uint8_t *at;
+		uint32_t len;
+	} piece[TP_MAX_PIECES];
+	/* the transport's */
+	struct tp_mr *mr[TP_MAX_PIECES]; /* NULL: no region's */
+	struct tp_swqe *request;	 /* NULL: none of ours */
+};
+/* As tp_output(), but a payload of some length stays where it is, until the next tp_* call: so it can be
+ * copied to its last place at once, or be sent from there (tp_hold). buf is of TP_MAX_HEAD bytes. Returns the
+ * length of the whole packet. */
+size_t tp_output_parts(
+	struct tp *t, uint64_t now, uint8_t *buf, struct tp_parts *parts, const struct tp_path **path);
+/* The pieces of the packet just built are sent without a copy: until tp_release() with what this returns the
+ * requests that they belong to do not complete, nor does tp_mr_deregister(). 0: they have to be copied. */
+uint64_t tp_hold(struct tp *t, const struct tp_parts *parts);
+/* Nothing refers to the pieces of that packet any more. */
+void tp_release(struct tp *t, uint64_t ticket);
 /* When tp_timeout() wants to be called next; UINT64_MAX: never. */
 uint64_t tp_next_timeout(const struct tp *t);
 void tp_timeout(struct tp *t, uint64_t now);

@@ -11,6 +11,9 @@
  *   - Completion queues do not overrun: a request that might find no room there is refused (-EAGAIN).
  *   - Signalled or not, a request's place in its queue is free as soon as it has completed.
  *
+ *   - A request completes when its bytes are not needed any more: when the peer has them, and what is sent
+ *     without a copy has left the port.
+ *
  * Threading, errors and time are as in transport.h. Regions, queues and protection domains belong to one
  * struct tp.
  */
@@ -48,9 +51,13 @@ int tp_pd_destroy(struct tp_pd *pd);
 int tp_mr_register(struct tp_pd *pd, void *addr, size_t len, unsigned access, struct tp_mr **out);
 /* What a peer needs to reach it: 24 bits of index and 40 random ones. Never 0, nor another region's. */
 uint64_t tp_mr_rkey(const struct tp_mr *mr);
-/* When it returns nothing reaches the memory any more. Queue pairs with requests that refer to it, of their
- * own or of their peers, are in error then. */
-void tp_mr_deregister(struct tp_mr *mr);
+/* From now on neither peers nor requests reach the memory, and queue pairs with requests that refer to it, of
+ * their own or of their peers, are in error. 0: nothing refers to it any more, and mr is gone. -EBUSY:
+ * packets that are sent without a copy (tp_hold) still do; the memory must stay until another call returns 0.
+ */
+int tp_mr_deregister(struct tp_mr *mr);
+/* The caller of tp_output_parts() can send from this region without a copy; at first it cannot. -ENOMEM. */
+int tp_mr_set_direct(struct tp_mr *mr);
 
 /* --- completions ------------------------------------------------------------------------------------- */
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SIM = ["monitor", "net", "pcap", "sim", "trim"]
+SIM = ["monitor", "net", "nic", "pcap", "sim", "trim"]
 HELPERS = {"sim": [*SIM, "scene", "streams"], "verbs": SIM, "verbs_sim": SIM, "recovery": SIM,
            "stream": ["puppet"], "attack": ["puppet"], "life": ["puppet"], "setup": ["puppet"],
            "script": ["puppet", *(f"script/{n}" for n in ("calls", "checks", "inject", "match", "packet", "requests", "script",
@@ -41,10 +41,18 @@ MUTATIONS = [
      "return len <= mr->len && offset <= mr->len - len + 1 ? mr : NULL;", ["verbs"]),
     ("region: the bound wraps", "region.c", "return len <= mr->len && offset <= mr->len - len ? mr : NULL;",
      "return offset + len <= mr->len ? mr : NULL;", ["verbs"]),
-    ("region: requests outlive their region", "region.c", "\t\t\tif (uses(qp, mr))", "\t\t\tif (0 && uses(qp, mr))", ["verbs", "verbs_sim"]),
+    ("region: requests outlive their region", "region.c", "\t\tif (uses(qp, mr))", "\t\tif (0 && uses(qp, mr))", ["verbs", "verbs_sim"]),
     ("messages: one byte more than the receive has", "responder.c",
      "\tif (p->payload_len > w->len || p->msg.offset > w->len - p->payload_len) {\n\t\tif (!early)",
      "\tif (p->payload_len > w->len + 1 || p->msg.offset > w->len + 1 - p->payload_len) {\n\t\tif (!early)", ["verbs"]),
+    # memory that packets are sent from without a copy
+    ("hold: a request completes while its bytes are being sent", "requester.c", " && tp_hold_is_over(qp, w);", ";", ["verbs_sim"]),
+    ("hold: a failed request completes while its bytes are being sent", "qp.c", "\t\tif (!tp_hold_is_over(qp, swqe_at(qp, i)))\n\t\t\treturn;", "", ["verbs_sim"]),
+    ("hold: a region goes while it is being sent from", "region.c", "if (mr->held || mr->uses)", "if (mr->uses)", ["verbs_sim"]),
+    ("hold: a packet that is sent again is not held", "hold.c", "\tif (parts->request)\n", "\tif (parts->request && !parts->request->ticket)\n", ["verbs_sim"]),
+    ("hold: nobody is told of a release", "hold.c", "\t\ttp_qp_released(container_of", "\t\t(void)(container_of", ["verbs_sim"]),
+    ("parts: the trailer leaves out the last piece", "output.c", "crc = sd_crc32c(0, buf, p->head);\n\tfor (unsigned i = 0; i < p->n; i++)",
+     "crc = sd_crc32c(0, buf, p->head);\n\tfor (unsigned i = 0; i + 1 < p->n; i++)", ["verbs_sim", "sim"]),
     # windows and credits
     ("stream: bytes beyond the window are sent", "output.c", "size_t len = unsent < room ? unsent : room,", "size_t len = unsent,", ["stream", "sim"]),
     ("stream: bytes beyond the window are taken", "receive.c", "p->offset > c->rcv_limit || p->payload_len > c->rcv_limit - p->offset)",
@@ -56,8 +64,8 @@ MUTATIONS = [
     ("more packets than the peer remembers", "output.c", "return flying <= c->sent_mask && flying < c->snd_window;",
      "return flying <= c->sent_mask && flying <= c->snd_window;", ["sim", "stream"]),
     # completions
-    ("messages: complete before it has arrived", "requester.c", "return w->over && qp->conn->snd_una >= w->end_psn;",
-     "return w->over && qp->conn->snd_una + 1 >= w->end_psn;", ["verbs", "verbs_sim"]),
+    ("messages: complete before it has arrived", "requester.c", "return w->over && qp->conn->snd_una >= w->end_psn &&",
+     "return w->over && qp->conn->snd_una + 1 >= w->end_psn &&", ["verbs", "verbs_sim"]),
     ("messages: a completion overtakes another", "cq.c", "\tcq->ring[cq->tail++ & cq->mask] = *wc;",
      "\tcq->ring[cq->tail & cq->mask] = *wc;\n\tif (cq->tail != cq->head && cq->tail % 7 == 0) {\n\t\tstruct tp_wc was = cq->ring[(cq->tail - 1) & cq->mask];\n\n"
      "\t\tcq->ring[(cq->tail - 1) & cq->mask] = *wc;\n\t\tcq->ring[cq->tail & cq->mask] = was;\n\t}\n\tcq->tail++;", ["verbs", "verbs_sim"]),

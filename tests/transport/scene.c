@@ -67,6 +67,7 @@ static void draw_hosts(struct world *w)
 		h->max_payload =
 			(uint16_t)(sim_chance(s, 0.5) ? 1472 : sim_between(s, WIRE_MIN_PAYLOAD, 9000));
 		h->lag = lag;
+		h->in_parts = sim_chance(s, 0.5);
 		h->burst = sim_chance(s, 0.2) ? 1 + (unsigned)sd_rng_below(&s->rng, 8) : BURST_MAX;
 		if (skewed) {
 			h->clock_behind = (int64_t)sd_rng_below(&s->rng, s->begin + 1);

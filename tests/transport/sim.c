@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "nic.h"
 #include "pcap.h"
 
 #define CHECKED 256 /* connections at once */
@@ -205,6 +206,7 @@ void sim_crash(struct sim_host *h)
 	if (!h->tp)
 		return;
 	add_stats(&h->before, tp_stats(h->tp));
+	nic_forget(h);
 	tp_destroy(h->tp);
 	h->tp = NULL;
 	drop_inbox(h);
@@ -222,6 +224,7 @@ void sim_hand_over(struct sim_host *h, void (*listen)(struct sim_host *h),
 	int r;
 
 	tp_save(h->tp, sim_clock(h), &p);
+	nic_forget(h);
 	tp_destroy(h->tp);
 	h->tp = NULL;
 	if (h->blocks || h->bytes)
@@ -282,6 +285,7 @@ void sim_open(
 		h->addr.ip[0] = family == 4 ? 10 : 0xfd;
 		h->addr.ip[family == 4 ? 3 : 15] = (uint8_t)(i + 1);
 		h->max_payload = 1472;
+		h->hold_max = 2 * SD_MS;
 		h->cfg.rest_ns = (50 * SD_US) << (seed % 12);
 		h->burst = 64;
 		h->wake_at = SIM_NEVER;
@@ -384,7 +388,7 @@ static void transmit(struct sim_host *h)
 
 	for (unsigned n = 0; n < h->burst; n++) {
 		const struct tp_path *path = NULL;
-		size_t len = tp_output(h->tp, sim_clock(h), buf, h->max_payload, &path);
+		size_t len = nic_output(h, buf, &path);
 
 		if (!len)
 			return;
@@ -412,6 +416,7 @@ static void set_timer(struct sim_host *h)
 	if (due != SIM_NEVER && h->lag)
 		due += sd_rng_below(&h->sim->rng, h->lag + 1);
 	wake_by(h, due);
+	wake_by(h, nic_next(h));
 }
 
 static void run_host(struct sim_host *h)
@@ -428,6 +433,7 @@ static void run_host(struct sim_host *h)
 		drop_inbox(h);
 	} else {
 		h->may_alloc = false;
+		nic_release(h);
 		deliver(h);
 		run_timers(h);
 		h->may_alloc = true;

@@ -52,6 +52,9 @@ struct sim_host {
 	struct sim_packet *inbox, **inbox_tail;
 	double alloc_fails;
 	bool may_alloc;
+	double in_parts;   /* of what it sends, with tp_output_parts() */
+	uint64_t hold_max; /* how long memory is held, ns */
+	struct nic_hold *held;
 	size_t blocks, bytes;
 	struct tp_stats before; /* counters of earlier incarnations */
 };

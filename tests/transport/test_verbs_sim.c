@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "nic.h"
 #include "transport/verbs.h"
 #include "trim.h"
 
@@ -573,6 +574,21 @@ static void on_completion(struct sim_host *h, struct tp_cq *cq, void *user)
 	sim_wake(h);
 }
 
+/* Nothing refers to it when this returns; sometimes somebody has to be waited for. */
+static void lose_region(struct side *s)
+{
+	if (!s->mr)
+		return;
+	while (tp_mr_deregister(s->mr)) {
+		if (!s->host->held)
+			wrong(s, "a region is busy, and nobody has it", 0);
+		nic_release_all(s->host);
+	}
+	s->mr = NULL;
+	if (nic_holds(s->host, s->mem, MEMORY))
+		wrong(s, "a region is gone while it is being sent from", 0);
+}
+
 static void close_side(struct side *s)
 {
 	if (!s->qp)
@@ -581,9 +597,7 @@ static void close_side(struct side *s)
 	s->qp = NULL;
 	if (tp_cq_destroy(s->scq) || tp_cq_destroy(s->rcq))
 		wrong(s, "a completion queue is still in use", 0);
-	if (s->mr)
-		tp_mr_deregister(s->mr);
-	s->mr = NULL;
+	lose_region(s);
 }
 
 static void open_side(struct side *s)
@@ -602,7 +616,8 @@ static void open_side(struct side *s)
 	if (tp_cq_create(t, (uint32_t)(1 + below(s, 64)), s, &s->scq) ||
 		tp_cq_create(t, RECEIVES, s, &s->rcq) ||
 		tp_mr_register(a.pd, s->mem, MEMORY,
-			TP_LOCAL_WRITE | TP_REMOTE_WRITE | TP_REMOTE_READ | TP_REMOTE_ATOMIC, &s->mr))
+			TP_LOCAL_WRITE | TP_REMOTE_WRITE | TP_REMOTE_READ | TP_REMOTE_ATOMIC, &s->mr) ||
+		(chance(s, 0.7) && tp_mr_set_direct(s->mr)))
 		abort();
 	a.send_cq = s->scq;
 	a.recv_cq = s->rcq;
@@ -631,10 +646,9 @@ static void work(struct side *s)
 		return;
 	}
 	if (now >= s->lose_at && s->mr) {
-		tp_mr_deregister(s->mr);
-		s->mr = NULL;
+		lose_region(s);
 		if (!tp_qp_error(s->qp)) /* nothing referred to it, and nothing can be done without it */
-			s->end_at = now + SD_MS;
+			s->end_at = now + 50 * SD_MS;
 	}
 	poll_queues(s);
 	if (s->failed && !w->may_fail)
@@ -807,6 +821,10 @@ static void open_host(struct world *w, unsigned i)
 	h->max_payload = sim_chance(&w->sim, 0.5) ? 1472 : (uint16_t)sim_between(&w->sim, 256, 9000);
 	if (sim_chance(&w->sim, 0.3))
 		h->lag = sim_scale(&w->sim, 1 * SD_US, 2 * SD_MS);
+	if (sim_chance(&w->sim, 0.7)) {
+		h->in_parts = sim_chance(&w->sim, 0.5) ? 1 : sd_rng_unit(&w->sim.rng);
+		h->hold_max = sim_scale(&w->sim, 10 * SD_US, 50 * SD_MS);
+	}
 	if (sim_chance(&w->sim, 0.3)) {
 		h->clock_behind = (int64_t)sim_between(&w->sim, 0, w->sim.begin);
 		h->clock_ppm = (int)sim_between(&w->sim, 0, 400) - 200;
