@@ -25,8 +25,9 @@ struct port;
 enum port_frame_flags {
 	PORT_RX_CSUM_BAD = 1 << 0, /* the NIC found a wrong IP or UDP checksum */
 	PORT_RX_CSUM_OK = 1 << 1,  /* the NIC verified the UDP checksum */
-	PORT_TX_CSUM = 1 << 2, /* UDP checksum field holds the pseudo header's sum: the NIC is to finish it
-				* (only with PORT_CAP_TX_CSUM; l3 and l4 offsets follow from the frame) */
+	PORT_TX_CSUM = 1 << 2,	  /* UDP checksum field holds the pseudo header's sum: the NIC is to finish it
+				   * (only with PORT_CAP_TX_CSUM; l3 and l4 offsets follow from the frame) */
+	PORT_TX_CHAINED = 1 << 3, /* tx_chain's */
 };
 
 struct port_frame {
@@ -41,7 +42,7 @@ enum port_caps {
 	PORT_CAP_TX_CSUM = 1 << 0,   /* UDP checksum on transmit */
 	PORT_CAP_RX_CSUM = 1 << 1,   /* sets PORT_RX_CSUM_* */
 	PORT_CAP_RX_INTR = 1 << 2,   /* arm() makes wait_fd() readable when a frame arrives (tested) */
-	PORT_CAP_EXT_TX = 1 << 3,    /* transmits from external memory (tested; see port_ext_probe) */
+	PORT_CAP_EXT_TX = 1 << 3,    /* transmits from the caller's memory: map, tx_chain */
 	PORT_CAP_BROADCAST = 1 << 4, /* frames to ff:ff:ff:ff:ff:ff reach the segment */
 	PORT_CAP_LINK = 1 << 5,	     /* link state is meaningful */
 };
@@ -61,6 +62,16 @@ struct port_stats {
 	uint64_t rx_missed, rx_errors, tx_full; /* tx_full: tx() calls that could not take everything */
 	uint64_t faults;			/* frames a fault injector touched */
 };
+
+/* Bytes of the caller's. */
+struct port_piece {
+	const uint8_t *at;
+	uint32_t len;
+};
+
+/* Nothing refers any more to the pieces that tx_chain was given with this token. Called from within tx,
+ * tx_put, rx_done, reclaim or close. */
+typedef void port_released(void *ctx, uint64_t token);
 
 struct port_ops {
 	size_t size; /* sizeof(struct port_ops) */
@@ -86,6 +97,18 @@ struct port_ops {
 	void (*info)(struct port *p, struct port_info *out);
 	void (*stats)(struct port *p, struct port_stats *out);
 	void (*close)(struct port *p);
+
+	/* With PORT_CAP_EXT_TX, else NULL. Map: the NIC may send from this memory until unmap. -ENOTSUP: not
+	 * from this one; -EEXIST: part of it is mapped already; -ENOMEM. */
+	int (*map)(struct port *p, void *at, size_t len);
+	void (*unmap)(struct port *p, void *at, size_t len);
+	void (*set_released)(struct port *p, port_released *released, void *ctx);
+	/* The frame, whose first len bytes have been written, goes on with n pieces of mapped memory and then
+	 * with the tail, which is copied; len becomes that of all. -ENOBUFS: it is as it was. */
+	int (*tx_chain)(struct port *p, struct port_frame *f, const struct port_piece *pieces, unsigned n,
+		const void *tail, unsigned tail_len, uint64_t token);
+	/* Looks what the NIC has sent, as far as the driver can: else only later frames bring it back. */
+	void (*reclaim)(struct port *p);
 };
 
 /* Every port begins with this. */
@@ -115,6 +138,7 @@ struct port_config {
 	const char *hugepages;			 /* "auto", "on", "off" */
 	const char *eal_args;			 /* further EAL arguments, separated by blanks, or NULL */
 	struct port_faults faults;
+	bool ext_tx; /* ask for PORT_CAP_EXT_TX, which may make a driver's other frames a little slower */
 	bool own_process; /* a program of ours: devices that take a signal of the process (net_tap) may be
 			     opened */
 };

@@ -121,6 +121,11 @@ static int configure(struct eth_port *e, const struct port_config *cfg, const st
 	conf.rxmode.offloads =
 		info->rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM);
 	conf.txmode.offloads = info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+	if (cfg->ext_tx && eth_sends_from_anywhere(e) && conf.txmode.offloads &&
+		info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) {
+		conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+		e->caps |= PORT_CAP_EXT_TX;
+	}
 	for (int intr = 1; intr >= 0 && r; intr--) {
 		conf.intr_conf.rxq = (uint32_t)intr;
 		r = rte_eth_dev_configure(e->id, 1, 1, &conf);

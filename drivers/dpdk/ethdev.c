@@ -36,11 +36,6 @@ enum {
 	MEETING_TIME = 500, /* ms for a connection to bring the link up, before it is tried anew */
 };
 
-static struct eth_port *eth_of(struct port *p)
-{
-	return (struct eth_port *)p;
-}
-
 /* --- the fast calls --- */
 
 static inline void adopt_thread(void)
@@ -133,7 +128,9 @@ static void free_frames(struct eth_port *e, struct port_frame *frames, unsigned 
 		for (unsigned i = 0; i < burst; i++) {
 			struct rte_mbuf *m = frames[i].handle;
 
-			if (__builtin_expect(is_plain(e, m), 1))
+			if (__builtin_expect(frames[i].flags & PORT_TX_CHAINED, 0))
+				rte_pktmbuf_free(m);
+			else if (__builtin_expect(is_plain(e, m), 1))
 				plain[k++] = m;
 			else
 				rte_pktmbuf_free_seg(m);
@@ -147,12 +144,6 @@ static void free_frames(struct eth_port *e, struct port_frame *frames, unsigned 
 static void eth_frames_done(struct port *p, struct port_frame *frames, unsigned n)
 {
 	free_frames(eth_of(p), frames, n);
-}
-
-/* An mbuf's buffer follows it in our pool: worked out, it need not be fetched. */
-static inline uint8_t *room_of(void *mbuf)
-{
-	return (uint8_t *)mbuf + sizeof(struct rte_mbuf);
 }
 
 static unsigned eth_tx_get(struct port *p, struct port_frame *frames, unsigned n)
@@ -174,8 +165,7 @@ static unsigned eth_tx_get(struct port *p, struct port_frame *frames, unsigned n
 		}
 		for (unsigned i = 0; i < k; i++, got++) {
 			/* What the pool does not keep as a fresh mbuf has it, eth_tx sets. */
-			frames[got].data =
-				(uint8_t *)mbufs[i] + sizeof(struct rte_mbuf) + RTE_PKTMBUF_HEADROOM;
+			frames[got].data = eth_room_of(mbufs[i]) + RTE_PKTMBUF_HEADROOM;
 			frames[got].len = e->capacity;
 			frames[got].flags = 0;
 			frames[got].handle = mbufs[i];
@@ -210,8 +200,9 @@ static unsigned eth_tx(struct port *p, struct port_frame *frames, unsigned n)
 			const struct port_frame *f = &frames[done + i];
 			struct rte_mbuf *m = f->handle;
 
-			m->data_off = (uint16_t)(f->data - room_of(m));
-			m->data_len = (uint16_t)f->len;
+			m->data_off = (uint16_t)(f->data - eth_room_of(m));
+			if (__builtin_expect(!(f->flags & PORT_TX_CHAINED), 1))
+				m->data_len = (uint16_t)f->len;
 			m->pkt_len = f->len;
 			m->ol_flags = 0;
 			if (f->flags & PORT_TX_CSUM)
@@ -449,6 +440,11 @@ static const struct port_ops eth_ops = {
 	.info = eth_info,
 	.stats = eth_stats,
 	.close = eth_close,
+	.map = eth_map,
+	.unmap = eth_unmap,
+	.set_released = eth_set_released,
+	.tx_chain = eth_tx_chain,
+	.reclaim = eth_reclaim,
 };
 
 /* --- opening --- */

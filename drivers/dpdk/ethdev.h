@@ -4,6 +4,7 @@
 #define SD_DRIVERS_DPDK_ETHDEV_H
 
 #include <rte_ethdev.h>
+#include <rte_mbuf.h>
 #include <rte_mempool.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +19,8 @@ struct eth_port {
 	struct rte_mempool *pool;
 	struct rte_mempool_cache *cache; /* the pool's, which the driver uses too */
 	uint64_t tx_csum_v4, tx_csum_v6; /* mbuf flags for PORT_TX_CSUM */
+	port_released *released;	 /* of what frames were chained with */
+	void *released_ctx;
 	/* Sleeping. */
 	int intr_fd; /* -1: none */
 	enum { INTR_COUNTER, INTR_SET, INTR_LEVEL, INTR_OTHER } intr_kind;
@@ -52,5 +55,26 @@ void eth_detach(struct eth_port *e);
 /* Tries what can be tried of the interrupt without a frame: is there a descriptor, does the driver switch it
  * on? */
 void eth_find_interrupt(struct eth_port *e);
+
+/* chain.c: of the port SPI */
+int eth_map(struct port *p, void *at, size_t len);
+void eth_unmap(struct port *p, void *at, size_t len);
+void eth_set_released(struct port *p, port_released *released, void *ctx);
+int eth_tx_chain(struct port *p, struct port_frame *f, const struct port_piece *pieces, unsigned n,
+	const void *tail, unsigned tail_len, uint64_t token);
+void eth_reclaim(struct port *p);
+/* Can the driver send from memory that is not the pool's? */
+bool eth_sends_from_anywhere(const struct eth_port *e);
+
+static inline struct eth_port *eth_of(struct port *p)
+{
+	return (struct eth_port *)p;
+}
+
+/* An mbuf's buffer follows it in our pool: worked out, it need not be fetched. */
+static inline uint8_t *eth_room_of(void *mbuf)
+{
+	return (uint8_t *)mbuf + sizeof(struct rte_mbuf);
+}
 
 #endif
