@@ -57,6 +57,20 @@ static void on_repath(void *ctx, struct tp_path *path, uint16_t entropy)
 	encap_set_entropy(path->hdr, path->hdr_len, ENTROPY_PORT_MIN + entropy % (65536u - ENTROPY_PORT_MIN));
 }
 
+static void on_qp_event(void *ctx, struct tp_qp *qp, void *user, unsigned events)
+{
+	struct engine *e = ctx;
+
+	e->ops.qp_event(e->ops.ctx, qp, user, events);
+}
+
+static void on_completion(void *ctx, struct tp_cq *cq, void *user)
+{
+	struct engine *e = ctx;
+
+	e->ops.completion(e->ops.ctx, cq, user);
+}
+
 static void *on_alloc(void *ctx, size_t size)
 {
 	struct engine *e = ctx;
@@ -76,6 +90,15 @@ static void on_idle(void *ctx, void *p, size_t size)
 	arena_idle(p, size);
 }
 
+/* The port is done with what it was sent from. */
+static void on_released(void *ctx, uint64_t token)
+{
+	struct engine *e = ctx;
+
+	if (e->tp)
+		tp_release(e->tp, token);
+}
+
 static const struct tp_ops transport_ops = {
 	.size = sizeof transport_ops,
 	.event = on_event,
@@ -86,6 +109,8 @@ static const struct tp_ops transport_ops = {
 	.alloc = on_alloc,
 	.free = on_free,
 	.idle = on_idle,
+	.qp_event = on_qp_event,
+	.completion = on_completion,
 };
 
 /* --- life --- */
@@ -96,6 +121,7 @@ int engine_open(struct engine *e, const struct tp_config *cfg, const struct reso
 	memset(e, 0, sizeof *e);
 	e->ops = *ops;
 	e->now = now;
+	e->direct_min = UINT32_MAX;
 	e->verify_csum = !cfg->crc;
 	resolver_open(&e->resolver, e, rc);
 	return tp_create(cfg, &transport_ops, e, now, &e->tp);
@@ -110,6 +136,9 @@ int engine_add_port(struct engine *e, struct port *port, int ifindex)
 	p->port = port;
 	p->ifindex = ifindex;
 	port->ops->info(port, &p->info);
+	p->direct = p->info.caps & PORT_CAP_EXT_TX && p->info.caps & PORT_CAP_TX_CSUM;
+	if (p->direct)
+		port->ops->set_released(port, on_released, e);
 	e->n_ports++;
 	return 0;
 }
@@ -337,22 +366,85 @@ static bool refill(struct engine_port *p, unsigned want)
 	return p->n_spare;
 }
 
+/* A frame of this length is about to be written: its memory is fetched meanwhile. */
+static void want_lines(uint8_t *at, uint32_t len)
+{
+	for (uint32_t i = 0; i < len; i += 64) {
+#if defined(__x86_64__)
+		__asm__ volatile("prefetchw %0" ::"m"(at[i])); /* the builtin's would fetch for reading */
+#else
+		__builtin_prefetch(at + i, 1);
+#endif
+	}
+}
+
+/* Puts a packet together in its frame, which is written and not read: its memory is in the cache of whoever
+ * had it last, and to wait for that would cost more than everything else. */
+static void fill_frame(
+	struct port_frame *f, const uint8_t *head, unsigned hdr_len, const struct tp_parts *parts)
+{
+	uint8_t *to = f->data + hdr_len + parts->head;
+
+	memcpy(f->data, head, hdr_len + parts->head);
+	for (unsigned i = 0; i < parts->n; i++) {
+		memcpy(to, parts->piece[i].at, parts->piece[i].len);
+		to += parts->piece[i].len;
+	}
+	memcpy(to, parts->trailer, parts->trailer_len);
+}
+
+/* The same without a copy of what is in mapped memory. False: it has to be copied. */
+static bool chain_frame(struct engine *e, struct engine_port *p, struct port_frame *f, const uint8_t *head,
+	unsigned hdr_len, const struct tp_parts *parts)
+{
+	struct port_frame chained = *f;
+	struct port_piece pieces[TP_MAX_PIECES];
+	uint64_t ticket = tp_hold(e->tp, parts);
+
+	if (!ticket)
+		return false;
+	for (unsigned i = 0; i < parts->n; i++)
+		pieces[i] = (struct port_piece){parts->piece[i].at, parts->piece[i].len};
+	chained.len = hdr_len + (uint32_t)parts->head;
+	memcpy(chained.data, head, chained.len);
+	if (p->port->ops->tx_chain(
+		    p->port, &chained, pieces, parts->n, parts->trailer, parts->trailer_len, ticket)) {
+		tp_release(e->tp, ticket);
+		return false;
+	}
+	*f = chained;
+	e->stats.tx_direct++;
+	return true;
+}
+
 /* Builds one packet into a spare frame of port p; *index is the port that it is for. False: nothing due. */
 static bool build(
 	struct engine *e, struct engine_port *p, uint64_t now, struct port_frame *out, unsigned *index)
 {
+	uint8_t scratch[HEADROOM + TP_MAX_HEAD], *head;
 	const struct tp_path *path;
 	struct port_frame f = p->spare[p->n_spare - 1];
-	size_t len = tp_output(e->tp, now, f.data + HEADROOM, p->info.mtu, &path);
+	struct tp_parts parts;
+	size_t len;
 
+	want_lines(f.data, p->last_len);
+	len = tp_output_parts(e->tp, now, scratch + HEADROOM, &parts, &path);
 	if (!len)
 		return false;
+	p->last_len = (uint32_t)len + HEADROOM;
 	p->n_spare--;
 	f.data += HEADROOM - path->hdr_len;
-	memcpy(f.data, path->hdr, path->hdr_len);
 	f.len = path->hdr_len + len;
 	f.flags = p->info.caps & PORT_CAP_TX_CSUM ? PORT_TX_CSUM : 0;
-	encap_finish(f.data, path->hdr_len, len, f.flags);
+	head = scratch + HEADROOM - path->hdr_len;
+	memcpy(head, path->hdr, path->hdr_len);
+	if (f.flags)
+		encap_finish(head, path->hdr_len, len, true);
+	if (f.len < e->direct_min || !p->direct || path->port_index != p - e->ports ||
+		!chain_frame(e, p, &f, head, path->hdr_len, &parts))
+		fill_frame(&f, head, path->hdr_len, &parts);
+	if (!f.flags)
+		encap_finish(f.data, path->hdr_len, len, false);
 	*index = path->port_index;
 	*out = f;
 	return true;

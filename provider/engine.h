@@ -34,6 +34,8 @@ struct engine_port {
 	unsigned n_spare;
 	struct port_frame unsent[ENGINE_BURST];
 	unsigned n_unsent;
+	bool direct;		    /* it sends from mapped memory */
+	uint32_t last_len;	    /* of what was built for it last */
 	uint64_t blocked_at;	    /* since when it has taken nothing; 0: it takes what it gets */
 	struct miniport *kernel;    /* gets what is not ours, and sends by the port; NULL: nobody does */
 	struct sd_pace kernel_pace; /* when the kernel is asked whether it has something to send */
@@ -43,6 +45,7 @@ struct engine_stats {
 	uint64_t rx_foreign;   /* frames that were not for us */
 	uint64_t tx_link_down; /* packets dropped because the link was down */
 	uint64_t tx_stuck;     /* or because the NIC took none for long */
+	uint64_t tx_direct;    /* packets sent without a copy of their payload */
 };
 
 /* Upcalls to the owner. */
@@ -53,6 +56,9 @@ struct engine_ops {
 	void (*resolved)(
 		void *ctx, struct resolver_wait *w, enum resolver_result result, const struct tp_path *path);
 	void *ctx;
+	/* Of queue pairs; NULL: there are none. */
+	void (*qp_event)(void *ctx, struct tp_qp *qp, void *user, unsigned events);
+	void (*completion)(void *ctx, struct tp_cq *cq, void *user);
 };
 
 struct engine {
@@ -63,6 +69,8 @@ struct engine {
 	struct arena arena;
 	struct engine_ops ops;
 	struct engine_stats stats;
+	uint32_t
+		direct_min; /* packets of this length and more are sent from where they are, if they can be */
 	uint64_t now;
 	uint64_t polled_at; /* when packets were looked for last */
 	bool late;	    /* that was so long ago that what is found now may have waited for us */
