@@ -357,16 +357,22 @@ static bool may_take(struct engine *e, struct engine_port *p, uint64_t now)
 	return !p->n_unsent;
 }
 
-/* Has p a spare frame? Takes no more than may be needed: a frame that has just come back is still in the
- * cache. */
+/* Has p a spare frame, and if possible another one, for which memory can be fetched already? Takes few more
+ * than may be needed: a frame that has just come back is still in the cache. */
 static bool refill(struct engine_port *p, unsigned want)
 {
-	if (!p->n_spare)
-		p->n_spare = p->port->ops->tx_get(p->port, p->spare, want);
+	struct port_frame next = p->spare[0];
+	unsigned had = p->n_spare;
+
+	if (had > 1)
+		return true;
+	p->n_spare = p->port->ops->tx_get(p->port, p->spare, want);
+	if (had)
+		p->spare[p->n_spare++] = next;
 	return p->n_spare;
 }
 
-/* A frame of this length is about to be written: its memory is fetched meanwhile. */
+/* A frame of this length will be written after the next one: its memory is fetched meanwhile. */
 static void want_lines(uint8_t *at, uint32_t len)
 {
 	for (uint32_t i = 0; i < len; i += 64) {
@@ -427,7 +433,8 @@ static bool build(
 	struct tp_parts parts;
 	size_t len;
 
-	want_lines(f.data, p->last_len);
+	if (p->n_spare > 1)
+		want_lines(p->spare[p->n_spare - 2].data, p->last_len);
 	len = tp_output_parts(e->tp, now, scratch + HEADROOM, &parts, &path);
 	if (!len)
 		return false;
@@ -478,7 +485,8 @@ static unsigned fill_burst(
 
 	for (*n = 0; *n < ENGINE_BURST && next && p == &e->ports[next->port_index];
 		next = tp_output_next(e->tp)) {
-		if (!refill(p, *n + 1) || !build(e, p, now, &burst[*n], &index))
+		if (!refill(p, *n + 1 < ENGINE_BURST ? *n + 1 : ENGINE_BURST - 1) ||
+			!build(e, p, now, &burst[*n], &index))
 			break;
 		if (p == &e->ports[index])
 			++*n;

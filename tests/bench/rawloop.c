@@ -82,7 +82,7 @@ void raw_echo(struct port *p, const _Atomic int *command)
 	}
 }
 
-static void fill(struct port_frame *f, unsigned len, bool checked)
+static void fill(struct port_frame *f, unsigned len, bool checked, const uint8_t *payload)
 {
 	uint32_t crc;
 
@@ -92,22 +92,27 @@ static void fill(struct port_frame *f, unsigned len, bool checked)
 	if (!checked)
 		return;
 	f->data[13]++;
-	crc = sd_crc32c(0, f->data + HEADER, len - HEADER - TRAILER);
+	if (payload)
+		memcpy(f->data + HEADER, payload, len - HEADER - TRAILER);
+	crc = sd_crc32c(0, payload ? payload : f->data + HEADER, len - HEADER - TRAILER);
 	memcpy(f->data + len - TRAILER, &crc, TRAILER);
 }
 
-void raw_send(struct port *p, unsigned len, bool checked, uint64_t ns)
+void raw_send(struct port *p, unsigned len, bool checked, const uint8_t *memory, size_t size, uint64_t ns)
 {
 	uint64_t end = sd_clock_ns() + ns;
 	struct port_frame out[BURST];
 	unsigned kept = 0;
+	size_t at = 0;
 
 	while (sd_clock_ns() < end) {
 		unsigned n = kept, sent;
 
 		n += p->ops->tx_get(p, out + n, BURST - n);
-		for (unsigned i = kept; i < n; i++)
-			fill(&out[i], len, checked);
+		for (unsigned i = kept; i < n; i++) {
+			fill(&out[i], len, checked, memory ? memory + at : NULL);
+			at = at + 2 * len <= size ? at + len : 0;
+		}
 		sent = p->ops->tx(p, out, n);
 		kept = n - sent;
 		memmove(out, out + sent, kept * sizeof *out);

@@ -23,8 +23,9 @@ struct raw_count {
 /* One small frame there and back, for so long. */
 void raw_ping(struct port *p, uint64_t ns, struct histogram *h);
 void raw_echo(struct port *p, const _Atomic int *command);
-/* Frames of len bytes one way; checked: each with the CRC32C of its payload behind it. */
-void raw_send(struct port *p, unsigned len, bool checked, uint64_t ns);
+/* Frames of len bytes one way; checked: each with the CRC32C of its payload behind it. The payload is copied
+ * from memory, round and round; NULL: it is whatever the frame has. */
+void raw_send(struct port *p, unsigned len, bool checked, const uint8_t *memory, size_t size, uint64_t ns);
 /* Takes them; what is checked has its CRC looked at and its payload copied, once, to memory, round and round.
  */
 void raw_sink(struct port *p, bool checked, uint8_t *memory, size_t size, struct raw_count *count,

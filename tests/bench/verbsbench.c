@@ -4,10 +4,12 @@
  * own, that never sleep. Raw and verbs take turns; each line has the medians and the median of the ratios.
  *
  * verbsbench [-m MTU] [-t SECONDS] [-r ROUNDS] [-s MESSAGE] [-w WINDOW] [-n CONNECTIONS] [-g HUGEPAGES] [-c]
+ * [-f]
  *            [-o ROW] [-z BYTES] [NEAR-DEVICE FAR-DEVICE]
- * "%s" in a device is a directory for sockets; -c: without the CRC trailer; -n: nothing but WRITEs over so
- * many queue pairs, by turns with few; -w: messages under way; -o: write-lat, send-lat, read-lat, send-rate,
- * write-rate or write-bw alone; -z: frames of that many bytes are sent without a copy.
+ * "%s" in a device is a directory for sockets; -c: without the CRC trailer; -f: a fixed window; -n: nothing
+ * but WRITEs over so many queue pairs, by turns with few; -w: messages under way; -o: write-lat, send-lat,
+ * read-lat, send-rate, write-rate or write-bw, write-copy alone; -z: frames of that many bytes are sent
+ * without a copy.
  */
 #include <errno.h>
 #include <sched.h>
@@ -50,7 +52,8 @@ struct options {
 	uint64_t ns;
 	unsigned rounds, message, window, connections;
 	uint32_t direct_min; /* of the device */
-	const char *only;    /* row; NULL: all */
+	const char *congestion;
+	const char *only; /* row; NULL: all */
 	bool crc;
 };
 
@@ -109,6 +112,7 @@ static void open_end(struct end *e, unsigned which, const char *device)
 		.n_addrs = 1,
 		.crc = e->o->crc,
 		.qp_event = on_qp_event,
+		.congestion = e->o->congestion,
 		.direct_min = e->o->direct_min,
 		.dead_timeout_ns = 60 * SD_S, /* nobody polls it in raw loops */
 		.window_packets = e->o->connections > FEW ? 64 : 0,
@@ -376,10 +380,10 @@ static double latency(struct end *e, int command, void (*once)(struct end *e))
 }
 
 /* Millions a second of small frames, or Gbit/s of checked payload. */
-static double raw_rate(struct end *e, bool checked)
+static double raw_rate(struct end *e, bool checked, const uint8_t *memory)
 {
 	tell(e, checked ? RAW_CHECKED : RAW_SINK);
-	raw_send(e->port, checked ? e->o->port.mtu + 14u : RAW_SMALL, checked, e->o->ns);
+	raw_send(e->port, checked ? e->o->port.mtu + 14u : RAW_SMALL, checked, memory, SPAN, e->o->ns);
 	if (e->shared->raw.bad)
 		die("raw frames are damaged");
 	return checked ? 8 * (double)e->shared->raw.bytes / (double)e->o->ns
@@ -469,12 +473,17 @@ static double read_latency(struct end *e)
 
 static double raw_frames(struct end *e)
 {
-	return raw_rate(e, false);
+	return raw_rate(e, false, NULL);
 }
 
 static double raw_bulk(struct end *e)
 {
-	return raw_rate(e, true);
+	return raw_rate(e, true, NULL);
+}
+
+static double raw_transfer(struct end *e)
+{
+	return raw_rate(e, true, e->memory);
 }
 
 static double sends(struct end *e)
@@ -506,6 +515,7 @@ static struct row rows[] = {
 	{"send-rate", "64-byte SENDs, M/s", raw_frames, sends},
 	{"write-rate", "64-byte WRITEs, M/s", raw_frames, writes},
 	{"write-bw", "WRITE bandwidth, Gbit/s", raw_bulk, all, 0.6},
+	{"write-copy", "the same, raw copies at both ends", raw_transfer, all, 0.6},
 };
 
 #define N_ROWS (sizeof rows / sizeof rows[0])
@@ -600,7 +610,7 @@ static void parse(struct options *o, int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "m:t:r:s:w:n:g:o:z:c")) != -1) {
+	while ((c = getopt(argc, argv, "m:t:r:s:w:n:g:o:z:cf")) != -1) {
 		switch (c) {
 		case 'm':
 			o->port.mtu = (uint16_t)atoi(optarg);
@@ -628,6 +638,9 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case 'o':
 			o->only = optarg;
+			break;
+		case 'f':
+			o->congestion = "fixed";
 			break;
 		case 'c':
 			o->crc = false;
