@@ -476,6 +476,10 @@ uint64_t tp_recovery_rto(const struct tp_conn *c, unsigned backoff);
 bool tp_output_new_data(const struct tp_conn *c);
 void tp_output_check(struct tp_conn *c);
 
+/* warm.c */
+/* The turn of this one is now, that of those behind it comes. */
+void tp_warm_output(const struct tp *t, const struct tp_conn *c);
+
 /* stream.c */
 /* Corked bytes wait; not for ever. */
 void tp_cork_start(struct tp_conn *c);

@@ -388,6 +388,8 @@ size_t tp_output(struct tp *t, uint64_t now, uint8_t *buf, size_t cap, const str
 
 		if (cap < c->path.max_payload)
 			return 0;
+		if (!t->out_run)
+			tp_warm_output(t, c);
 		len = build(c, now, buf);
 		if (!len || !wanted(c)) {
 			leave_list(t, c);

@@ -156,6 +156,9 @@ void tp_destroy(struct tp *t);
 
 /* Takes one UDP payload. Any bytes are safe. pkt may be written to never, read until return. */
 void tp_input(struct tp *t, uint64_t now, const uint8_t *pkt, size_t len, const struct tp_rx *rx);
+/* This packet's turn will come, after some others; or (next) after the next one. A hint: with many
+ * connections it is faster with both. Any bytes are safe. */
+void tp_expect(const struct tp *t, const uint8_t *pkt, size_t len, bool next);
 /* Of n engines that share an address: which one is to get this packet? Its number, or TP_FOR_ALL. What begins
  * a connection goes to any one, but to the same again when it is repeated. Any bytes are safe. */
 #define TP_FOR_ALL -1

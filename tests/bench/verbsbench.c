@@ -702,6 +702,8 @@ int main(int argc, char **argv)
 	e.shared->command = QUIT;
 	waitpid(pid, &status, 0);
 	pv_device_close(e.d);
+	free(e.memory);
+	free(e.qps);
 	snprintf(path, sizeof path, "%s/s", dir);
 	unlink(path);
 	rmdir(dir);
