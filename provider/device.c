@@ -17,7 +17,7 @@
 #define LINK_POLL_NS  (100 * SD_MS)
 #define DOWN_POLL_NS  (20 * SD_MS) /* a port that waits for its peer learns of it by being looked at */
 #define BLIND_POLL_NS (100 * SD_US)
-#define DIRECT_MIN    4096u
+#define DIRECT_MIN    8192u
 #define NEGATIVE_TTL  (10 * SD_MS) /* whoever asks again means it */
 
 /* Memory that the port sends from. */

@@ -310,7 +310,7 @@ static unsigned receive(struct engine *e, unsigned index, uint64_t now)
 
 	if (!n)
 		return 0;
-	for (unsigned i = 0; i < n && i < AHEAD; i++)
+	for (unsigned i = 1; i < n && i < AHEAD; i++)
 		expect(e, &frames[i], false);
 	for (unsigned i = 0; i < n; i++) {
 		if (i + AHEAD < n)
@@ -371,14 +371,14 @@ static bool may_take(struct engine *e, struct engine_port *p, uint64_t now)
 	return !p->n_unsent;
 }
 
-/* Has p a spare frame, and if possible another one, for which memory can be fetched already? Takes few more
- * than may be needed: a frame that has just come back is still in the cache. */
-static bool refill(struct engine_port *p, unsigned want)
+/* Has p a spare frame, and if possible another one, whose memory can be fetched already? Takes few more than
+ * may be needed: a frame that has just come back is still in the cache. */
+static bool refill(struct engine_port *p, unsigned want, bool another)
 {
 	struct port_frame next = p->spare[0];
 	unsigned had = p->n_spare;
 
-	if (had > 1)
+	if (had > another)
 		return true;
 	p->n_spare = p->port->ops->tx_get(p->port, p->spare, want);
 	if (had)
@@ -398,14 +398,9 @@ static void want_lines(uint8_t *at, uint32_t len)
 	}
 }
 
-/* Puts a packet together in its frame, which is written and not read: its memory is in the cache of whoever
- * had it last, and to wait for that would cost more than everything else. */
-static void fill_frame(
-	struct port_frame *f, const uint8_t *head, unsigned hdr_len, const struct tp_parts *parts)
+/* Copies to the frame, behind what is there of the packet, what is not. */
+static void fill_frame(uint8_t *to, const struct tp_parts *parts)
 {
-	uint8_t *to = f->data + hdr_len + parts->head;
-
-	memcpy(f->data, head, hdr_len + parts->head);
 	for (unsigned i = 0; i < parts->n; i++) {
 		memcpy(to, parts->piece[i].at, parts->piece[i].len);
 		to += parts->piece[i].len;
@@ -414,8 +409,8 @@ static void fill_frame(
 }
 
 /* The same without a copy of what is in mapped memory. False: it has to be copied. */
-static bool chain_frame(struct engine *e, struct engine_port *p, struct port_frame *f, const uint8_t *head,
-	unsigned hdr_len, const struct tp_parts *parts)
+static bool chain_frame(struct engine *e, struct engine_port *p, struct port_frame *f, unsigned hdr_len,
+	const struct tp_parts *parts)
 {
 	struct port_frame chained = *f;
 	struct port_piece pieces[TP_MAX_PIECES];
@@ -426,7 +421,6 @@ static bool chain_frame(struct engine *e, struct engine_port *p, struct port_fra
 	for (unsigned i = 0; i < parts->n; i++)
 		pieces[i] = (struct port_piece){parts->piece[i].at, parts->piece[i].len};
 	chained.len = hdr_len + (uint32_t)parts->head;
-	memcpy(chained.data, head, chained.len);
 	if (p->port->ops->tx_chain(
 		    p->port, &chained, pieces, parts->n, parts->trailer, parts->trailer_len, ticket)) {
 		tp_release(e->tp, ticket);
@@ -437,9 +431,19 @@ static bool chain_frame(struct engine *e, struct engine_port *p, struct port_fra
 	return true;
 }
 
-/* Builds one packet into a spare frame of port p; *index is the port that it is for. False: nothing due. */
-static bool build(
-	struct engine *e, struct engine_port *p, uint64_t now, struct port_frame *out, unsigned *index)
+static bool sends_directly(struct engine *e, struct engine_port *p, struct port_frame *f,
+	const struct tp_path *path, const struct tp_parts *parts)
+{
+	return p->direct && f->len >= e->direct_min && path->port_index == p - e->ports &&
+	       chain_frame(e, p, f, path->hdr_len, parts);
+}
+
+/* Builds one packet into a spare frame of port p; *index is the port that it is for. False: nothing due. One
+ * of several is put together on the stack, so that the frame is written and never read: its memory is in the
+ * cache of whoever had it last, and what is read has to wait for that. One alone has nothing to do meanwhile.
+ */
+static bool build(struct engine *e, struct engine_port *p, uint64_t now, bool alone, struct port_frame *out,
+	unsigned *index)
 {
 	uint8_t scratch[HEADROOM + TP_MAX_HEAD], *head;
 	const struct tp_path *path;
@@ -449,7 +453,8 @@ static bool build(
 
 	if (p->n_spare > 1)
 		want_lines(p->spare[p->n_spare - 2].data, p->last_len);
-	len = tp_output_parts(e->tp, now, scratch + HEADROOM, &parts, &path);
+	head = alone ? f.data : scratch;
+	len = tp_output_parts(e->tp, now, head + HEADROOM, &parts, &path);
 	if (!len)
 		return false;
 	p->last_len = (uint32_t)len + HEADROOM;
@@ -457,13 +462,14 @@ static bool build(
 	f.data += HEADROOM - path->hdr_len;
 	f.len = path->hdr_len + len;
 	f.flags = p->info.caps & PORT_CAP_TX_CSUM ? PORT_TX_CSUM : 0;
-	head = scratch + HEADROOM - path->hdr_len;
+	head += HEADROOM - path->hdr_len;
 	memcpy(head, path->hdr, path->hdr_len);
 	if (f.flags)
 		encap_finish(head, path->hdr_len, len, true);
-	if (f.len < e->direct_min || !p->direct || path->port_index != p - e->ports ||
-		!chain_frame(e, p, &f, head, path->hdr_len, &parts))
-		fill_frame(&f, head, path->hdr_len, &parts);
+	if (!alone)
+		memcpy(f.data, head, path->hdr_len + parts.head);
+	if (parts.n && !sends_directly(e, p, &f, path, &parts))
+		fill_frame(f.data + path->hdr_len + parts.head, &parts);
 	if (!f.flags)
 		encap_finish(f.data, path->hdr_len, len, false);
 	*index = path->port_index;
@@ -478,7 +484,7 @@ static void move_frame(
 	struct engine_port *to = &e->ports[index];
 	struct port_frame copy;
 
-	if (may_take(e, to, now) && refill(to, 1)) {
+	if (may_take(e, to, now) && refill(to, 1, false)) {
 		copy = to->spare[--to->n_spare];
 		memcpy(copy.data, f->data, f->len);
 		copy.len = f->len;
@@ -499,8 +505,8 @@ static unsigned fill_burst(
 
 	for (*n = 0; *n < ENGINE_BURST && next && p == &e->ports[next->port_index];
 		next = tp_output_next(e->tp)) {
-		if (!refill(p, *n + 1 < ENGINE_BURST ? *n + 1 : ENGINE_BURST - 1) ||
-			!build(e, p, now, &burst[*n], &index))
+		if (!refill(p, *n + 1 < ENGINE_BURST ? *n + 1 : ENGINE_BURST - 1, *n) ||
+			!build(e, p, now, !*n, &burst[*n], &index))
 			break;
 		if (p == &e->ports[index])
 			++*n;

@@ -263,16 +263,16 @@ struct tp_hold {
 };
 
 struct tp_holds {
-	struct tp_hold *ring;	/* by ticket; NULL: no region is sent from directly */
-	uint64_t next, done;	/* tickets: the next one, and below which all are released */
-	struct list waiting;	/* queue pairs whose next completion waits for a release */
-	struct tp_parts *parts; /* of the packet being built; NULL: it is built in one piece */
+	struct tp_hold *ring; /* by ticket; NULL: no region is sent from directly */
+	uint64_t next, done;  /* tickets: the next one, and below which all are released */
+	struct list waiting;  /* queue pairs whose next completion waits for a release */
 };
 
 struct tp {
 	uint64_t now;
-	bool late;	 /* tp_rx.late of the packet being handled */
-	uint8_t backlog; /* tp_set_backlog() */
+	struct tp_parts *parts; /* of the packet being built; NULL: it is built in one piece */
+	bool late;		/* tp_rx.late of the packet being handled */
+	uint8_t backlog;	/* tp_set_backlog() */
 	struct tp_conn **slots;
 	uint32_t max_conns;
 	unsigned out_run;     /* packets the head of out has sent in its turn */
@@ -477,6 +477,7 @@ bool tp_output_new_data(const struct tp_conn *c);
 void tp_output_check(struct tp_conn *c);
 
 /* warm.c */
+#define TP_WARM 64 /* connections are in the cache as it is */
 /* The turn of this one is now, that of those behind it comes. */
 void tp_warm_output(const struct tp *t, const struct tp_conn *c);
 

@@ -101,7 +101,7 @@ static void acked(struct tp_conn *c)
 /* The packet's head is in buf, its payload where it was. */
 static size_t finish_parts(const struct tp_conn *c, const uint8_t *buf, size_t len)
 {
-	struct tp_parts *p = c->tp->holds.parts;
+	struct tp_parts *p = c->tp->parts;
 	uint32_t crc;
 
 	p->head = len;
@@ -121,7 +121,7 @@ static size_t finish(struct tp_conn *c, uint64_t now, uint8_t *buf, size_t len)
 {
 	c->packets_sent++;
 	c->last_send = now;
-	if (c->tp->holds.parts && c->tp->holds.parts->n)
+	if (c->tp->parts && c->tp->parts->n)
 		return finish_parts(c, buf, len);
 	return c->crc ? tp_wire_seal(buf, len) : len;
 }
@@ -388,7 +388,7 @@ size_t tp_output(struct tp *t, uint64_t now, uint8_t *buf, size_t cap, const str
 
 		if (cap < c->path.max_payload)
 			return 0;
-		if (!t->out_run)
+		if (__builtin_expect(t->conn_count > TP_WARM && !t->out_run, 0))
 			tp_warm_output(t, c);
 		len = build(c, now, buf);
 		if (!len || !wanted(c)) {
@@ -415,9 +415,9 @@ size_t tp_output_parts(
 
 	parts->n = parts->trailer_len = 0;
 	parts->request = NULL;
-	t->holds.parts = parts;
+	t->parts = parts;
 	len = tp_output(t, now, buf, SIZE_MAX, path);
-	t->holds.parts = NULL;
+	t->parts = NULL;
 	if (!parts->n)
 		parts->head = len;
 	return len;

@@ -191,7 +191,7 @@ void tp_sge_pieces(const struct tp_sge *sg, uint32_t off, size_t len, struct tp_
 #define TP_PIECES_MIN 256u
 static inline struct tp_parts *tp_parts_for(const struct tp *t, size_t len)
 {
-	return len >= TP_PIECES_MIN ? t->holds.parts : NULL;
+	return len >= TP_PIECES_MIN ? t->parts : NULL;
 }
 /* Does no packet refer to the memory of this request? If one does, tp_qp_released() follows. */
 bool tp_hold_is_over(struct tp_qp *qp, const struct tp_swqe *w);

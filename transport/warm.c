@@ -7,8 +7,6 @@
  */
 #include "transport/qp.h"
 
-#define FEW 64 /* connections are in the cache as it is */
-
 static void fetch(const void *at, size_t from, size_t to)
 {
 	for (size_t i = from; i < to; i += 64)
@@ -40,7 +38,7 @@ void tp_warm_output(const struct tp *t, const struct tp_conn *c)
 {
 	const struct list *next = c->out.next;
 
-	if (t->conn_count <= FEW || next == &t->out)
+	if (next == &t->out)
 		return;
 	warm_rest(container_of(next, struct tp_conn, out));
 	if (next->next != &t->out)
@@ -52,7 +50,7 @@ void tp_expect(const struct tp *t, const uint8_t *pkt, size_t len, bool next)
 	uint32_t index;
 	const struct tp_conn *c;
 
-	if (t->conn_count <= FEW || len < WIRE_BASE_LEN || tp_wire_type(pkt) > WIRE_ACK)
+	if (t->conn_count <= TP_WARM || len < WIRE_BASE_LEN || tp_wire_type(pkt) > WIRE_ACK)
 		return;
 	index = (uint32_t)tp_wire_cid(pkt) & ((1u << TP_CID_BITS) - 1);
 	c = index < t->max_conns ? t->slots[index] : NULL;
