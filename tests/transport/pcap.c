@@ -68,6 +68,7 @@ void pcap_packet(FILE *f, uint64_t now, const struct sd_addr *from, const struct
 {
 	uint8_t head[IP6_LEN + UDP_LEN] = {0}, *udp;
 	uint32_t record[4], total;
+	uint16_t udp_sum;
 	size_t ip_len, addresses = from->family == 6 ? 32 : 8;
 
 	if (!f)
@@ -78,7 +79,8 @@ void pcap_packet(FILE *f, uint64_t now, const struct sd_addr *from, const struct
 	be16_put(udp + 2, TP_UDP_PORT);
 	be16_put(udp + 4, (uint16_t)(UDP_LEN + len));
 	total = sum(UDP + (uint32_t)(UDP_LEN + len), udp - addresses, addresses);
-	be16_put(udp + 6, checksum(sum(sum(total, udp, UDP_LEN), payload, len)));
+	udp_sum = checksum(sum(sum(total, udp, UDP_LEN), payload, len));
+	be16_put(udp + 6, udp_sum ? udp_sum : 0xffff); /* 0 would say that there is none */
 	record[0] = (uint32_t)(now / 1000000000);
 	record[1] = (uint32_t)(now % 1000000000);
 	record[2] = record[3] = (uint32_t)(ip_len + UDP_LEN + len);
