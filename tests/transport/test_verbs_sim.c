@@ -477,6 +477,8 @@ static void on_sent(struct side *s, const struct tp_wc *wc)
 	}
 	if (wc->status == TP_WC_SUCCESS)
 		check_done(s, k);
+	else if (s->ops[k].source != NONE) /* its bytes may change now */
+		memset(s->mem + AT_SOURCE + s->ops[k].source * SLOT, 0xee, SLOT);
 	s->done = k + 1;
 }
 
