@@ -96,6 +96,10 @@ struct port_ops {
 	bool (*link_poll)(struct port *p);
 	void (*info)(struct port *p, struct port_info *out);
 	void (*stats)(struct port *p, struct port_stats *out);
+	/* How much of the receive queue is in use, in 256ths; 0 also if it cannot be told. NULL: it never
+	 * can.
+	 */
+	unsigned (*backlog)(struct port *p);
 	void (*close)(struct port *p);
 
 	/* With PORT_CAP_EXT_TX, else NULL. Map: the NIC may send from this memory until unmap. -ENOTSUP: not

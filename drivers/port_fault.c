@@ -286,6 +286,13 @@ static void fault_close(struct port *p)
 	wrapper_free(w);
 }
 
+static unsigned fault_backlog(struct port *p)
+{
+	struct fault_port *w = fault_of(p);
+
+	return w->inner->ops->backlog ? w->inner->ops->backlog(w->inner) : 0;
+}
+
 static const struct port_ops fault_ops = {
 	.size = sizeof(struct port_ops),
 	.name = "fault",
@@ -300,6 +307,7 @@ static const struct port_ops fault_ops = {
 	.link_poll = fault_link_poll,
 	.info = fault_info,
 	.stats = fault_stats,
+	.backlog = fault_backlog,
 	.close = fault_close,
 };
 

@@ -205,6 +205,7 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 	if (r)
 		return fail(r, err, err_len, cfg, "cannot configure");
 	rte_eth_dev_adjust_nb_rx_tx_desc(e->id, &rx, &tx);
+	e->rx_descriptors = rx;
 	r = create_pool(e, cfg->device, rx + tx);
 	if (!r)
 		r = rte_eth_rx_queue_setup(e->id, 0, rx, (unsigned)socket, NULL, e->pool);

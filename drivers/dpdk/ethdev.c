@@ -425,6 +425,14 @@ static void eth_close(struct port *p)
 	free(e);
 }
 
+static unsigned eth_backlog(struct port *p)
+{
+	const struct eth_port *e = eth_of(p);
+	int n = rte_eth_rx_queue_count(e->id, 0);
+
+	return n > 0 ? (unsigned)n * 256 / e->rx_descriptors : 0;
+}
+
 static const struct port_ops eth_ops = {
 	.size = sizeof(struct port_ops),
 	.name = "ethdev",
@@ -439,6 +447,7 @@ static const struct port_ops eth_ops = {
 	.link_poll = eth_link_poll,
 	.info = eth_info,
 	.stats = eth_stats,
+	.backlog = eth_backlog,
 	.close = eth_close,
 	.map = eth_map,
 	.unmap = eth_unmap,

@@ -16,6 +16,7 @@ struct eth_port {
 	struct port base;
 	uint16_t id;
 	uint32_t capacity;
+	uint32_t rx_descriptors;
 	struct rte_mempool *pool;
 	struct rte_mempool_cache *cache; /* the pool's, which the driver uses too */
 	uint64_t tx_csum_v4, tx_csum_v6; /* mbuf flags for PORT_TX_CSUM */

@@ -24,6 +24,7 @@ struct valve {
 	struct port_ops ops;
 	enum { OPEN, SHUT, STUTTERING } how;
 	bool corrupts;
+	unsigned backlog;
 	struct sd_rng rng;
 };
 
@@ -81,6 +82,11 @@ static void valve_info(struct port *p, struct port_info *out)
 	valve_of(p)->inner->ops->info(valve_of(p)->inner, out);
 }
 
+static unsigned valve_backlog(struct port *p)
+{
+	return valve_of(p)->backlog;
+}
+
 static void valve_close(struct port *p)
 {
 	port_close(valve_of(p)->inner);
@@ -96,6 +102,7 @@ static struct port *valve_open(struct valve *v, struct port *inner)
 	v->ops.tx_put = valve_tx_put;
 	v->ops.tx = valve_tx;
 	v->ops.info = valve_info;
+	v->ops.backlog = valve_backlog;
 	v->ops.close = valve_close;
 	v->base.ops = &v->ops;
 	return &v->base;
@@ -302,6 +309,35 @@ static void ports__one_that_is_slow(void **state)
 	assert_int_equal(hosts[0].engine.stats.tx_stuck, 0);
 }
 
+/* As much as goes, for a while; the window in the end. */
+static uint32_t flood(struct tp_conn *from, struct tp_conn *to, uint64_t ns)
+{
+	static uint8_t buf[65536];
+	struct tp_info info;
+
+	for (uint64_t end = now + ns; now < end;) {
+		while (tp_write(from, buf, sizeof buf) > 0)
+			;
+		while (tp_read(to, buf, sizeof buf) > 0)
+			;
+		run(STEP);
+	}
+	tp_info(from, &info);
+	return info.cwnd;
+}
+
+/* Who sends to it holds back until it finds less than a burst. */
+static void ports__one_whose_queue_is_full(void **state)
+{
+	struct pair p;
+
+	open_all(1500, 1500, true);
+	pair_open(&p, 0);
+	assert_true(flood(p.s, p.c, 50 * SD_MS) > 2 * ENGINE_BURST);
+	valves[0].backlog = 255;
+	assert_in_range(flood(p.s, p.c, 50 * SD_MS), 1, ENGINE_BURST + 8);
+}
+
 /* --- links --- */
 
 static void link__down_drops_like_a_cable(void **state)
@@ -388,6 +424,7 @@ int main(void)
 		CASE(ports__larger_frames_on_the_first),
 		CASE(ports__one_that_is_stuck),
 		CASE(ports__one_that_is_slow),
+		CASE(ports__one_whose_queue_is_full),
 		CASE(link__down_drops_like_a_cable),
 		CASE(link__dead_for_too_long),
 		CASE(frames__for_others_are_counted_and_dropped),
