@@ -45,8 +45,8 @@ static void delivered(struct tp_conn *c, uint64_t psn, const struct wire_packet 
 	/* the acknowledged transmission left before our latest one: that was not needed */
 	bool early = s->sends > 1 && p->echo && (int32_t)(p->echo - tp_timestamp(s->time)) < 0;
 
-	if (tp_bits_test(&c->lost_bits, psn)) {
-		tp_bits_clear(&c->lost_bits, psn);
+	if (tp_bits_test(&c->flight->lost, psn)) {
+		tp_bits_clear(&c->flight->lost, psn);
 		c->lost--;
 		early = true;
 	} else {
@@ -75,12 +75,12 @@ static uint32_t sack_input(struct tp_conn *c, const struct wire_packet *p)
 
 	for (unsigned k = 0; k < p->sack_words; k++) {
 		uint64_t base = c->snd_una + 1 + 64 * k;
-		uint64_t fresh = tp_wire_get_sack(p, k) & ~tp_bits_get64(&c->sack_bits, base);
+		uint64_t fresh = tp_wire_get_sack(p, k) & ~tp_bits_get64(&c->flight->sacked, base);
 
 		for (; fresh; fresh &= fresh - 1) {
 			uint64_t psn = base + (uint64_t)__builtin_ctzll(fresh);
 
-			tp_bits_set(&c->sack_bits, psn);
+			tp_bits_set(&c->flight->sacked, psn);
 			c->sacked++;
 			newly++;
 			delivered(c, psn, p);
@@ -104,8 +104,8 @@ static uint32_t cumulative_input(struct tp_conn *c, uint64_t cum, const struct w
 		c->highest = cum;
 	} else {
 		for (uint64_t psn = c->snd_una; psn < cum; psn++) {
-			if (tp_bits_test(&c->sack_bits, psn)) {
-				tp_bits_clear(&c->sack_bits, psn);
+			if (tp_bits_test(&c->flight->sacked, psn)) {
+				tp_bits_clear(&c->flight->sacked, psn);
 				c->sacked--;
 			} else {
 				newly++;

@@ -11,11 +11,19 @@
 
 #include "transport/conn.h"
 
+/* A FIN may leave beside a packet that is in flight; without memory it waits for that one. */
+static void want_fin(struct tp_conn *c)
+{
+	c->fin_wanted = true;
+	if (!c->sent_mask && c->snd_una != c->snd_nxt)
+		(void)tp_flight_grow(c, TP_SENT_MIN);
+}
+
 void tp_shutdown(struct tp_conn *c)
 {
 	if (c->fin_wanted)
 		return;
-	c->fin_wanted = true;
+	want_fin(c);
 	tp_output_check(c);
 }
 
@@ -66,7 +74,7 @@ static void leave(struct tp_conn *c)
 	c->owned = false;
 	c->user = NULL;
 	c->read_shut = c->reset_on_data = true;
-	c->fin_wanted = true;
+	want_fin(c);
 	c->cork = c->nagle = false;
 	c->lingering = true;
 	t->lingering++;

@@ -83,8 +83,7 @@ static void init_fields(struct tp_conn *c, struct tp *t)
 	c->tp = t;
 	c->cwnd = 1; /* until it is known how large packets are */
 	c->rcv_window = (uint16_t)cfg->window_packets;
-	c->sent = c->sent_min;
-	c->sent_mask = TP_SENT_MIN - 1;
+	tp_flight_init(c);
 	c->isn = (uint32_t)tp_random_id(t);
 	c->snd_una = c->snd_nxt = c->recovery_end = c->round_end = c->ackreq_psn = c->isn;
 	c->snd_max = c->rcv_max = cfg->ring_max;
@@ -120,7 +119,7 @@ struct tp_conn *tp_conn_new(struct tp *t, enum conn_state state)
 	index = t->free_index[t->free_head];
 	t->free_head = (t->free_head + 1) % t->max_conns;
 	t->free_count--;
-	memset(c, 0, offsetof(struct tp_conn, sent_min));
+	memset(c, 0, sizeof *c);
 	c->rcv = ring;
 	init_fields(c, t);
 	do
@@ -180,10 +179,7 @@ static void detach(struct tp_conn *c, bool all)
 		c->reorder = NULL;
 	}
 	tp_pool_ring_put(t, &c->snd);
-	if (c->sent != c->sent_min)
-		tp_pool_discard(t, c->sent, (c->sent_mask + 1) * sizeof *c->sent);
-	c->sent = c->sent_min;
-	c->sent_mask = TP_SENT_MIN - 1;
+	tp_flight_drop(c);
 }
 
 void tp_conn_free(struct tp_conn *c)

@@ -55,6 +55,12 @@ struct tp_sent {
 	uint8_t flags; /* enum sent_flag */
 };
 
+/* What a connection needs only while packets are in flight, but for a single one. */
+struct tp_flight {
+	struct tp_bits sacked, lost;
+	struct tp_sent sent[];
+};
+
 enum sent_flag {
 	SENT_FIN = 1,
 	SENT_JUDGED = 2, /* was taken for lost once */
@@ -93,20 +99,19 @@ struct tp_conn {
 	bool last_ce;	      /* the newest packet had CE */
 	bool limited;	      /* the peer said our window stops it */
 	bool messages;	      /* for a queue pair, not a stream */
+	bool ts_late;	      /* tp_rx.late of that packet */
 	uint16_t ack_pending; /* in-order packets not acknowledged yet */
 	uint16_t ce_count;    /* packets received with CE, ever */
+	uint16_t rcv_window;  /* packets */
 	uint32_t ts_recent;   /* timestamp of the newest packet received; 0: none */
+	uint32_t cwnd;	      /* packets; 0: pace_at has to come first */
 	uint64_t ts_recent_at;
-	bool ts_late;	     /* tp_rx.late of that packet */
 	uint64_t last_heard; /* when anything valid arrived */
 	uint64_t rcv_nxt;    /* next PSN expected */
 	uint64_t rcv_off;    /* end of the contiguous bytes */
 	uint64_t rcv_read;   /* the reader's cursor */
 	uint64_t rcv_limit;  /* window limit last advertised */
 	struct tp_ring rcv;
-	uint16_t rcv_window; /* packets */
-	uint16_t mss;	     /* bytes of stream in a full packet with a STREAM extension only */
-	uint32_t cwnd;	     /* packets; 0: pace_at has to come first */
 	struct tp *tp;
 
 	/* sending */
@@ -114,13 +119,15 @@ struct tp_conn {
 	uint64_t snd_acked, snd_sent, snd_end; /* offsets: acknowledged, sent, written */
 	uint64_t snd_limit;		       /* the peer's window limit */
 	struct tp_ring snd;
-	struct tp_sent *sent;
+	struct tp_flight *flight;
+	struct tp_sent *sent; /* by PSN & sent_mask */
 	uint32_t sent_mask;
 	uint16_t snd_window; /* packets the peer can remember */
 	uint16_t lost;	     /* marked lost, not retransmitted yet */
 	uint16_t pipe;	     /* packets thought to be in the network */
 	uint16_t sacked;     /* above snd_una */
 	uint16_t probes;     /* timeouts in a row */
+	uint16_t mss;	     /* bytes of stream in a full packet with a STREAM extension only */
 	bool want_writable;
 	bool cork, cork_pushed, nagle;
 	bool fin_wanted, fin_sent, fin_acked;
@@ -128,6 +135,12 @@ struct tp_conn {
 	bool ping_due;	/* send an ACK that asks for an answer */
 	bool init_due;	/* send INIT or INIT_ACK */
 	bool recovering;
+	bool cwnd_limited;  /* the window was the limit in this round */
+	bool owned;	    /* the application holds it: events go to user */
+	uint8_t ask_every;  /* packets: while the window is full, so many of them get an ACK */
+	uint8_t bad_rounds; /* round trips in a row with more packets marked than not */
+	uint16_t peer_ce;   /* the peer's CE count */
+	uint16_t round_acked, round_marked;
 	uint64_t probe_at; /* probe timer */
 	uint64_t ack_at;   /* when the delayed ACK is due; NEVER: none */
 	uint64_t peer_cid;
@@ -136,30 +149,23 @@ struct tp_conn {
 	uint64_t probe_interval;
 	uint64_t round_end;  /* PSN */
 	uint64_t ackreq_psn; /* of the last packet that asked for an ACK */
-	uint16_t peer_ce;    /* the peer's CE count */
-	uint8_t bad_rounds;  /* round trips in a row with more packets marked than not */
-	uint16_t round_acked, round_marked;
-	uint8_t ask_every; /* packets: while the window is full, so many of them get an ACK */
-	bool cwnd_limited; /* the window was the limit in this round */
-	bool owned;	   /* the application holds it: events go to user */
 	void *user;
 
 	/* recovery */
-	struct tp_bits sack_bits, lost_bits;
 	uint64_t rack_time, rack_psn; /* the latest transmission known to have arrived */
 	uint64_t rack_rtt;
 	uint64_t highest;				  /* one past the highest PSN known to have arrived */
 	uint64_t reorder_at;				  /* when a gap becomes a loss */
 	uint64_t min_rtt_new, min_rtt_old, min_rtt_since; /* of this and the previous 10 s */
-	uint16_t answered_probes;			  /* timeouts before the last progress */
 	uint64_t recovery_end;				  /* PSN */
 	uint32_t reorder_steps;				  /* of min_rtt / 4; 0: no reordering seen */
-	uint32_t undo_left; /* lost marks of this recovery not yet proved wrong */
+	uint32_t undo_left;	  /* lost marks of this recovery not yet proved wrong */
+	uint32_t newly_lost;	  /* packets, since congestion control was last told */
+	uint16_t answered_probes; /* timeouts before the last progress */
 	bool undo_possible;
-	uint32_t newly_lost; /* packets, since congestion control was last told */
-	uint64_t pace_gap;   /* ns between packets while the window is below one; 0: it is not */
-	uint64_t pace_at;    /* when the next one may leave; NEVER: now */
-	uint64_t progress;   /* when the peer last acknowledged something new or answered */
+	uint64_t pace_gap; /* ns between packets while the window is below one; 0: it is not */
+	uint64_t pace_at;  /* when the next one may leave; NEVER: now */
+	uint64_t progress; /* when the peer last acknowledged something new or answered */
 	uint64_t last_send;
 	uint64_t peer_ack_delay;
 	struct tp_reorder *reorder;
@@ -174,7 +180,6 @@ struct tp_conn {
 	uint64_t init_interval;
 	uint64_t cork_until;
 	uint64_t keep_idle, keep_interval, keep_at, keep_probed;
-	bool keep_queued; /* keep_at is its turn among many */
 	uint64_t user_timeout;
 	uint64_t nonce, peer_epoch;
 	uint32_t isn;
@@ -188,6 +193,8 @@ struct tp_conn {
 	bool reset_on_data;
 	bool peer_bye;
 	bool lingering;
+	bool keep_queued; /* keep_at is its turn among many */
+	bool rests;	  /* its rings' memory has been given back */
 	int error;
 	struct tp_qp *qp; /* of messages; NULL: not accepted yet */
 	struct tp_listener *listener;
@@ -195,11 +202,10 @@ struct tp_conn {
 	struct tp_conn *hash_next; /* by peer_cid */
 	struct tp_conn *free_next;
 	uint64_t rest_seen, rest_since; /* bytes written and received in all, and since when so many */
-	bool rests;			/* its rings' memory has been given back */
 	uint8_t peer_token[16], cookie[16];
 	uint64_t bytes_received, packets_sent, packets_received, retransmits;
 	struct tp_path path;
-	struct tp_sent sent_min[TP_SENT_MIN];
+	struct tp_sent lone; /* of a packet alone */
 };
 
 struct tp_listener {
@@ -372,6 +378,13 @@ static inline uint32_t tp_timestamp(uint64_t now)
 
 	return ts ? ts : 1; /* 0 says: none */
 }
+
+/* flight.c */
+void tp_flight_init(struct tp_conn *c);
+/* Room for so many packets, a power of two. -ENOMEM; only where memory may be asked for. */
+int tp_flight_grow(struct tp_conn *c, uint32_t packets);
+/* Nothing is in flight, or nothing of it matters any more. */
+void tp_flight_drop(struct tp_conn *c);
 
 /* pace.c: what congestion control says. */
 void tp_pace_window(struct tp_conn *c, float window);

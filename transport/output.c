@@ -206,7 +206,7 @@ static inline unsigned asking(struct tp_conn *c, uint64_t psn, bool limited)
 
 	if (full)
 		c->cwnd_limited = true;
-	if (!limited && !full && psn_room(c))
+	if (!limited && !full && (psn_room(c) || !c->sent_mask)) /* a lone packet is answered anyway */
 		return flags;
 	if (limited || psn - c->ackreq_psn >= c->ask_every || psn - c->ackreq_psn >= c->cwnd / 2) {
 		c->ackreq_psn = psn;
@@ -286,8 +286,8 @@ static size_t send_again(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t
 	struct tp_sent *s = &c->sent[psn & c->sent_mask];
 	uint64_t off = c->snd_acked + (uint32_t)(s->off - (uint32_t)c->snd_acked);
 
-	if (tp_bits_test(&c->lost_bits, psn)) {
-		tp_bits_clear(&c->lost_bits, psn);
+	if (tp_bits_test(&c->flight->lost, psn)) {
+		tp_bits_clear(&c->flight->lost, psn);
 		c->lost--;
 		c->pipe++;
 	}
@@ -313,7 +313,7 @@ static uint64_t probe_psn(const struct tp_conn *c)
 
 	if (c->probes > 1)
 		return c->snd_una;
-	while (psn > c->snd_una && tp_bits_test(&c->sack_bits, psn))
+	while (psn > c->snd_una && tp_bits_test(&c->flight->sacked, psn))
 		psn--;
 	return psn;
 }
@@ -332,7 +332,7 @@ static size_t build(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	if (c->state == CONN_OPEN || c->state == CONN_CLOSING) {
 		if (__builtin_expect(c->lost && c->pipe < c->cwnd, 0))
 			return send_again(
-				c, now, buf, tp_bits_next(&c->lost_bits, c->snd_una, c->snd_nxt), 0);
+				c, now, buf, tp_bits_next(&c->flight->lost, c->snd_una, c->snd_nxt), 0);
 		if (tp_output_new_data(c))
 			return __builtin_expect(c->messages, 0) ? send_new_message(c, now, buf)
 								: send_new(c, now, buf);

@@ -15,7 +15,7 @@
 #define REORDERS_AT_ONCE 8
 #define REORDERS_MIN	 32
 #define REORDERS_MAX	 1024
-#define REST_SHARE	 16u   /* so often within rest_ns */
+#define REST_SHARE	 16u   /* so often within rest_ns, at least */
 #define REST_LOOKS	 256u  /* at connections at once */
 #define REST_SLOTS	 4096u /* in which these are looked for */
 
@@ -198,7 +198,8 @@ void tp_pool_destroy(struct tp *t)
 	free_list(t, t->pool.slabs);
 }
 
-/* The connection keeps its rings: their size is what the peer has been told, and what they have grown to. */
+/* It forgets what it has known of packets in flight. The connection keeps its rings: their size is what the
+ * peer has been told, and what they have grown to. */
 static void rest(struct tp_conn *c)
 {
 	struct tp *t = c->tp;
@@ -213,11 +214,21 @@ static void rest(struct tp_conn *c)
 		return;
 	if (c->snd_acked != c->snd_end || c->rcv_read != c->rcv_off || c->reorder)
 		return;
+	if (c->snd_una == c->snd_nxt && !c->messages)
+		tp_flight_drop(c);
 	if (c->snd.size)
 		t->ops.idle(t->ctx, c->snd.data, c->snd.size);
 	if (c->rcv.size)
 		t->ops.idle(t->ctx, c->rcv.data, c->rcv.size);
 	c->rests = true;
+}
+
+/* So that all are looked at within rest_ns. */
+static uint64_t rest_pause(const struct tp *t)
+{
+	unsigned share = t->conn_count / REST_LOOKS;
+
+	return t->cfg.rest_ns / (share > REST_SHARE ? share : REST_SHARE);
 }
 
 static void rest_some(struct tp *t)
@@ -227,7 +238,7 @@ static void rest_some(struct tp *t)
 
 	if (!t->ops.idle || t->now < p->rest_at)
 		return;
-	p->rest_at = t->now + t->cfg.rest_ns / REST_SHARE;
+	p->rest_at = t->now + rest_pause(t);
 	for (uint32_t n = 0; n < REST_SLOTS && n < t->max_conns && looks < REST_LOOKS; n++) {
 		struct tp_conn *c = t->slots[p->rest_index];
 

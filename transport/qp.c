@@ -152,13 +152,10 @@ void tp_qp_destroy(struct tp_qp *qp, uint64_t now)
 /* Room to remember all packets in flight. */
 static int attach(struct tp_qp *qp, struct tp_conn *c)
 {
-	struct tp *t = qp->tp;
-	struct tp_sent *sent = t->ops.alloc(t->ctx, t->cfg.window_packets * sizeof *sent);
+	int r = tp_flight_grow(c, qp->tp->cfg.window_packets);
 
-	if (!sent)
-		return -ENOMEM;
-	c->sent = sent;
-	c->sent_mask = t->cfg.window_packets - 1;
+	if (r)
+		return r;
 	c->qp = qp;
 	qp->conn = c;
 	return 0;

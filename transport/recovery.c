@@ -101,7 +101,7 @@ void tp_recovery_spurious(struct tp_conn *c)
 
 static void mark_lost(struct tp_conn *c, uint64_t psn, struct tp_sent *s)
 {
-	tp_bits_set(&c->lost_bits, psn);
+	tp_bits_set(&c->flight->lost, psn);
 	c->lost++;
 	c->newly_lost++;
 	c->pipe--;
@@ -124,7 +124,7 @@ void tp_recovery_detect(struct tp_conn *c, uint64_t now)
 		struct tp_sent *s;
 		uint64_t due, taken;
 
-		taken = tp_bits_get64(&c->sack_bits, psn) | tp_bits_get64(&c->lost_bits, psn);
+		taken = tp_bits_get64(&c->flight->sacked, psn) | tp_bits_get64(&c->flight->lost, psn);
 		if (!~taken) {
 			psn += 63;
 			continue;

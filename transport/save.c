@@ -74,8 +74,6 @@
 	X(round_marked)                                                                                      \
 	X(cwnd_limited)                                                                                      \
 	X(owned)                                                                                             \
-	X(sack_bits)                                                                                         \
-	X(lost_bits)                                                                                         \
 	X(rack_time)                                                                                         \
 	X(rack_psn)                                                                                          \
 	X(rack_rtt)                                                                                          \
@@ -152,8 +150,9 @@
 	X(lnode)                                                                                             \
 	X(hash_next)                                                                                         \
 	X(free_next)                                                                                         \
+	X(flight)                                                                                            \
 	X(rests)                                                                                             \
-	X(sent_min)
+	X(lone)
 
 struct field {
 	const char *name;
@@ -271,6 +270,8 @@ static void save_conn(struct sd_pack *p, const struct tp_conn *c)
 	if (c->rcv.data)
 		save_range(p, &c->rcv, c->rcv_read, c->rcv_off);
 	sd_pack_bytes(p, c->sent, (c->sent_mask + 1) * sizeof *c->sent);
+	sd_pack_value(p, c->flight->sacked);
+	sd_pack_value(p, c->flight->lost);
 	save_reorder(p, c);
 }
 
@@ -327,7 +328,7 @@ static bool is_sane(const struct tp *t, const struct tp_conn *c)
 
 	if (c->state == CONN_FREE || c->state > CONN_FAILED)
 		return false;
-	if (room < TP_SENT_MIN || room > TP_BITS || room & (room - 1))
+	if ((room != 1 && room < TP_SENT_MIN) || room > TP_BITS || room & (room - 1))
 		return false;
 	if (c->state != CONN_FAILED && in_flight > room)
 		return false;
@@ -359,19 +360,17 @@ static void restore_range(struct sd_unpack *u, const struct tp_ring *r, uint64_t
 }
 
 /* False: no memory. */
-static bool restore_sent(struct tp *t, struct sd_unpack *u, struct tp_conn *c)
+static bool restore_sent(struct sd_unpack *u, struct tp_conn *c)
 {
-	size_t size = (c->sent_mask + 1) * sizeof *c->sent;
+	uint32_t room = c->sent_mask + 1;
+	struct tp_bits unused;
 
-	if (c->sent_mask + 1 > TP_SENT_MIN) {
-		c->sent = t->ops.alloc(t->ctx, size);
-		if (!c->sent) {
-			c->sent = c->sent_min;
-			c->sent_mask = TP_SENT_MIN - 1;
-			return false;
-		}
-	}
-	sd_unpack_bytes(u, c->sent, size);
+	tp_flight_init(c);
+	if (room > 1 && tp_flight_grow(c, room))
+		return false;
+	sd_unpack_bytes(u, c->sent, room * sizeof *c->sent);
+	sd_unpack_bytes(u, room > 1 ? &c->flight->sacked : &unused, sizeof unused);
+	sd_unpack_bytes(u, room > 1 ? &c->flight->lost : &unused, sizeof unused);
 	return true;
 }
 
@@ -454,8 +453,7 @@ static void drop(struct tp_conn *c)
 
 	if (c->reorder)
 		tp_pool_reorder_put(t, c->reorder);
-	if (c->sent != c->sent_min)
-		tp_pool_discard(t, c->sent, (c->sent_mask + 1) * sizeof *c->sent);
+	tp_flight_drop(c);
 	tp_pool_ring_put(t, &c->snd);
 	tp_pool_ring_put(t, &c->rcv);
 	tp_pool_conn_put(t, c);
@@ -473,7 +471,7 @@ static struct tp_conn *blank(struct tp *t)
 	list_init(&c->ack_node);
 	list_init(&c->lnode);
 	tp_timer_init(&c->timer);
-	c->sent = c->sent_min;
+	tp_flight_init(c);
 	return c;
 }
 
@@ -514,7 +512,7 @@ static int restore_memory(struct tp *t, struct sd_unpack *u, struct tp_conn *c)
 		restore_range(u, &c->snd, c->snd_acked, c->snd_end);
 	if (c->rcv.data)
 		restore_range(u, &c->rcv, c->rcv_read, c->rcv_off);
-	if (!restore_sent(t, u, c) || !restore_reorder(t, u, c))
+	if (!restore_sent(u, c) || !restore_reorder(t, u, c))
 		return -ENOMEM;
 	return u->failed ? -EPROTO : 0;
 }

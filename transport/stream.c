@@ -49,30 +49,20 @@ static void grow_send_ring(struct tp_conn *c, uint64_t want)
  */
 static void grow_sent(struct tp_conn *c)
 {
-	struct tp *t = c->tp;
-	uint32_t old = c->sent_mask + 1, size = old * 4;
-	struct tp_sent *bigger;
+	uint32_t size = c->sent_mask ? (c->sent_mask + 1) * 4 : TP_SENT_MIN;
 
-	if (size > t->cfg.window_packets)
-		size = t->cfg.window_packets;
-	bigger = t->ops.alloc(t->ctx, size * sizeof *bigger);
-	if (!bigger)
-		return;
-	for (uint64_t psn = c->snd_una; psn < c->snd_nxt; psn++)
-		bigger[psn & (size - 1)] = c->sent[psn & (old - 1)];
-	if (c->sent != c->sent_min)
-		t->ops.free(t->ctx, c->sent, old * sizeof *c->sent);
-	c->sent = bigger;
-	c->sent_mask = size - 1;
+	if (size > c->tp->cfg.window_packets)
+		size = c->tp->cfg.window_packets;
+	if (!tp_flight_grow(c, size))
+		tp_pool_trim(c->tp);
 }
 
 static bool sent_is_short(const struct tp_conn *c)
 {
-	uint32_t size = c->sent_mask + 1;
+	uint32_t size = c->sent_mask + 1, half = (size + 1) / 2;
 
 	return size < c->tp->cfg.window_packets &&
-	       (c->snd_nxt - c->snd_una >= size / 2 ||
-		       c->snd_end - c->snd_acked > (uint64_t)size / 2 * c->mss);
+	       (c->snd_nxt - c->snd_una >= half || c->snd_end - c->snd_acked > (uint64_t)half * c->mss);
 }
 
 /* Before it is open nothing could leave anyway. */

@@ -95,8 +95,8 @@ struct tp_ops {
 	 * paths stay as they are. */
 	void (*repath)(void *ctx, struct tp_path *path, uint16_t entropy);
 	/* Memory, zeroed; may be called only from tp_create, tp_listen, tp_connect, tp_accept, tp_refill,
-	 * tp_write, tp_read, tp_grow, tp_restore, tp_*close/destroy, and those of verbs.h but for posting and
-	 * polling. Rings are page-multiples. */
+	 * tp_write, tp_read, tp_grow, tp_shutdown, tp_restore, tp_*close/destroy, and those of verbs.h but
+	 * for posting and polling. Rings are page-multiples. */
 	void *(*alloc)(void *ctx, size_t size);
 	void (*free)(void *ctx, void *p, size_t size);
 	/* What is in a ring does not matter until it is written again: its pages may be given back to the

@@ -15,8 +15,7 @@ static void fetch(const void *at, size_t from, size_t to)
 
 static void warm_conn(const struct tp_conn *c)
 {
-	fetch(c, 0, offsetof(struct tp_conn, sack_bits));
-	fetch(c, offsetof(struct tp_conn, rack_time), offsetof(struct tp_conn, cc_state));
+	fetch(c, 0, offsetof(struct tp_conn, cc_state));
 	fetch(c, offsetof(struct tp_conn, timer), offsetof(struct tp_conn, timer) + 64);
 	fetch(c, offsetof(struct tp_conn, qp), offsetof(struct tp_conn, qp) + 1);
 	fetch(c, offsetof(struct tp_conn, path), sizeof *c);

@@ -493,6 +493,59 @@ static void empty_rings_are_given_back(void **state)
 	assert_int_equal(p.rests, 3);
 }
 
+/* Who asks and waits for the answer needs no more room than for one packet, and whoever needed more gives it
+ * back. */
+static void room_for_packets_in_flight_is_given_back(void **state)
+{
+	size_t blocks;
+
+	for (unsigned i = 0; i < 20; i++) {
+		write_bytes(i, 1);
+		assert_true(puppet_output(&p));
+		acknowledge(i + 1);
+	}
+	assert_int_equal(q.c->sent_mask, 0);
+	tp_refill(p.tp);
+	blocks = p.blocks;
+	write_bytes(20, 1);
+	assert_true(puppet_output(&p));
+	write_bytes(21, 1);
+	assert_true(puppet_output(&p));
+	assert_true(q.c->sent_mask > 0);
+	rest_for(SD_S);
+	assert_true(q.c->sent_mask > 0); /* not acknowledged yet */
+	acknowledge(22);
+	rest_for(12 * SD_S);
+	assert_int_equal(q.c->sent_mask, 0);
+	assert_int_equal(p.blocks, blocks);
+	write_bytes(22, 1);
+	assert_true(puppet_output(&p));
+	assert_int_equal(p.w.psn, q.their_isn + 22);
+}
+
+static void a_fin_leaves_beside_a_lone_packet(void **state)
+{
+	write_bytes(0, 1);
+	assert_true(puppet_output(&p));
+	tp_shutdown(q.c);
+	assert_true(puppet_output(&p));
+	assert_true(p.w.flags & WIRE_F_FIN);
+	assert_int_equal(p.w.psn, q.their_isn + 1);
+}
+
+static void without_memory_a_fin_waits(void **state)
+{
+	write_bytes(0, 1);
+	assert_true(puppet_output(&p));
+	p.no_memory = true;
+	tp_shutdown(q.c);
+	assert_false(puppet_output(&p));
+	acknowledge(1);
+	assert_true(puppet_output(&p));
+	assert_true(p.w.flags & WIRE_F_FIN);
+	p.no_memory = false;
+}
+
 static void unacknowledged_bytes_are_kept(void **state)
 {
 	write_bytes(0, 3000);
@@ -894,6 +947,9 @@ int main(void)
 		CASE(a_lazy_reader_gets_no_larger_ring),
 		CASE(rings_stay_in_their_bounds),
 		CASE(empty_rings_are_given_back),
+		CASE(room_for_packets_in_flight_is_given_back),
+		CASE(a_fin_leaves_beside_a_lone_packet),
+		CASE(without_memory_a_fin_waits),
 		CASE(unacknowledged_bytes_are_kept),
 		CASE(room_to_write_is_told),
 		CASE(a_shut_window_is_probed),
