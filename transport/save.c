@@ -383,8 +383,10 @@ static bool restore_early(struct sd_unpack *u, struct tp_conn *c, uint64_t psn)
 	if (!c->rcv.data || c->read_shut)
 		return !u->failed;
 	from = early_offset(c, e);
-	if (sd_unpack_check(u, from + e->len - c->rcv_read <= c->rcv.size))
+	if (from + e->len - c->rcv_read <= c->rcv.size)
 		restore_range(u, &c->rcv, from, from + e->len);
+	else /* it does not fit what has come since, which ends the connection when its turn has come */
+		sd_unpack_view(u, e->len);
 	return !u->failed;
 }
 

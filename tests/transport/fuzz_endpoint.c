@@ -40,7 +40,7 @@ static void check_conn(const struct tp_conn *c)
 	require(c->snd_end - c->snd_acked <= c->snd.size || !c->snd.size);
 	require(c->rcv_read <= c->rcv_off && c->rcv_off <= c->rcv_limit);
 	require(!c->rcv.size || c->rcv_limit - c->rcv_read <= c->rcv.size);
-	require(c->cwnd <= c->tp->cfg.window_packets);
+	require((c->cwnd || c->pace_at != NEVER) && c->cwnd <= c->tp->cfg.window_packets);
 }
 
 static void check(void)

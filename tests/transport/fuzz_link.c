@@ -172,7 +172,7 @@ static void check(void)
 			require((uint64_t)c->pipe + c->lost + c->sacked == c->snd_nxt - c->snd_una);
 			require(c->snd_acked <= c->snd_sent && c->snd_sent <= c->snd_end);
 			require(c->rcv_read <= c->rcv_off && (c->messages || c->rcv_off <= c->rcv_limit));
-			require(c->cwnd >= 1 && c->cwnd <= c->tp->cfg.window_packets);
+			require((c->cwnd || c->pace_at != NEVER) && c->cwnd <= c->tp->cfg.window_packets);
 		}
 		require(!host[h].broke_rules);
 	}

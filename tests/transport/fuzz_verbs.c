@@ -32,7 +32,7 @@ static void check(void)
 			continue;
 		require((uint64_t)c->pipe + c->lost + c->sacked == c->snd_nxt - c->snd_una);
 		require(c->snd_nxt - c->snd_una <= c->sent_mask + 1u);
-		require(c->cwnd >= 1 && c->cwnd <= c->tp->cfg.window_packets);
+		require((c->cwnd || c->pace_at != NEVER) && c->cwnd <= c->tp->cfg.window_packets);
 	}
 	require(!v.p.broke_rules);
 }
@@ -453,6 +453,12 @@ static void step(struct script *s)
 	}
 }
 
+/* Both have disconnected, and know it: nothing is expected of the peer any more. */
+static bool is_over(const struct tp_conn *c)
+{
+	return c->fin_acked && c->rcv_fin;
+}
+
 /* Nobody answers any more. */
 static void silence(void)
 {
@@ -462,7 +468,7 @@ static void silence(void)
 		check();
 	}
 	for (unsigned i = 0; i < PAIRS; i++)
-		require(!pair_conn(&v.pairs[i]) || v.pairs[i].qp->error);
+		require(!pair_conn(&v.pairs[i]) || v.pairs[i].qp->error || is_over(pair_conn(&v.pairs[i])));
 }
 
 /* All queue pairs are connected, in all ways. */

@@ -135,6 +135,33 @@ static void bytes_of_both_directions(void **state)
 	assert_memory_equal(after.w.payload, "hello", 5);
 }
 
+/* What a peer has sent may not fit together. That ends its connection when it is found out, and is nobody
+ * else's matter. */
+static void an_early_packet_that_does_not_fit(void **state)
+{
+	struct peer liar, other;
+	struct tp_conn *c, *d;
+	char bytes[200] = {0};
+
+	assert_true(peer_connect(&before, &liar, 1));
+	assert_true(peer_connect(&before, &other, 2));
+	peer_data(&before, &liar, liar.psn + 9, liar.off + 11, bytes, sizeof bytes, 0);
+	peer_send(&before, &liar, bytes, 128, 0);
+	peer_send(&before, &other, "one", 3, 0);
+	puppet_flush(&before);
+	c = liar.c;
+	d = other.c;
+	hand_over();
+	liar.c = restored(c);
+	assert_int_equal(tp_readable(restored(d)), 3);
+	assert_int_equal(tp_readable(liar.c), 128);
+	for (unsigned i = 0; i < 8; i++) {
+		assert_int_equal(tp_error(liar.c), 0);
+		peer_send(&after, &liar, bytes, 1, 0);
+	}
+	assert_int_equal(tp_error(liar.c), -ECONNRESET);
+}
+
 static void a_half_open_and_an_unaccepted_one(void **state)
 {
 	uint8_t buf[WIRE_CONTROL_MAX];
@@ -308,6 +335,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(every_field_is_saved_or_left_out),
 		CASE(bytes_of_both_directions),
+		CASE(an_early_packet_that_does_not_fit),
 		CASE(a_half_open_and_an_unaccepted_one),
 		CASE(a_failed_one_tells_why),
 		CASE(one_that_lingers_delivers),
