@@ -15,26 +15,26 @@
 
 #include "base/clock.h"
 
-#define MIN_WINDOW    0.01f
-#define TARGET	      (float)(100 * SD_US) /* round trip that we aim at, */
-#define LONG_PATH     (float)(150 * SD_US) /* and more, if the path's own is above this */
-#define FLOW_RANGE    (float)(300 * SD_US) /* more for small windows, so that they catch up: all of it at */
-#define FLOW_LEAST    0.1f		   /* this window, */
-#define FLOW_MOST     100.f		   /* nothing at this one */
-#define NOISE	      SD_US /* delay above the path's own, and a sixteenth of it, that is none */
-#define INCREASE      0.5f  /* packets a round, */
-#define INCREASE_FULL 4.f   /* from this window on; below it, less */
-#define CALM	      6	    /* rounds without a queue after which it grows faster, */
-#define FASTER	      0.25f /* by such a part */
-#define DELAY_LEAST   1.f   /* below it only marks go: a host's scheduler delays, too */
-#define MAX_DECREASE  0.5f
-#define DRAIN	      0.7f /* share of the queue that a loss takes away */
-#define BETA	      0.8f /* share of the excess delay that one round takes away */
-#define GAIN	      0.125f
-#define LOSSY	      0.1f /* more than such a part lost, round after round, is congestion whatever the delay */
-#define LOSSY_LEAST   8.f /* which makes windows no smaller: where nothing else is wrong, it is the link */
-#define BACKLOG	      128 /* of 256 */
-#define SAMPLE	      8	  /* packets of a round that have to be late before slow start ends */
+#define MIN_WINDOW     0.01f
+#define TARGET	       (float)(100 * SD_US) /* round trip that we aim at, */
+#define LONG_PATH      (float)(150 * SD_US) /* and more, if the path's own is above this */
+#define FLOW_RANGE     (float)(300 * SD_US) /* more for small windows, so that they catch up: all of it at */
+#define FLOW_LEAST     0.1f		    /* this window, */
+#define FLOW_MOST      100.f		    /* nothing at this one */
+#define NOISE	       SD_US /* delay above the path's own, and a sixteenth of it, that is none */
+#define INCREASE       0.5f  /* packets a round, */
+#define INCREASE_FULL  4.f   /* from this window on; below it, less */
+#define CALM	       6     /* rounds without a queue after which it grows faster, */
+#define FASTER	       0.25f /* by such a part */
+#define UNMARKED_LEAST 1.f   /* below it only marks go: a host's scheduler delays, too */
+#define MAX_DECREASE   0.5f
+#define DRAIN	       0.7f /* share of the queue that a loss takes away */
+#define BETA	       0.8f /* share of the excess delay that one round takes away */
+#define GAIN	       0.125f
+#define LOSSY	       0.1f /* more than such a part lost, round after round, is congestion whatever the delay */
+#define LOSSY_LEAST    8.f /* which makes windows no smaller: where nothing else is wrong, it is the link */
+#define BACKLOG	       128 /* of 256 */
+#define SAMPLE	       8   /* packets of a round that have to be late before slow start ends */
 
 struct swift {
 	float window, before_cut;
@@ -81,9 +81,15 @@ static float at_most(float x, float most)
 	return x < most ? x : most;
 }
 
-static void shrink(struct swift *s, float by)
+/* least: what it makes the window no smaller than. */
+static void shrink(struct swift *s, float by, float least)
 {
-	s->window *= 1 - by;
+	float window = s->window * (1 - by);
+
+	if (window >= least)
+		s->window = window;
+	else if (s->window > least)
+		s->window = least;
 	s->slow_start = false;
 	s->cut = true;
 }
@@ -149,11 +155,11 @@ static void end_round(struct swift *s, const struct tp_cc_ack *a)
 	if (s->cut)
 		;
 	else if (s->marked)
-		shrink(s, s->alpha / 2);
-	else if (rtt > target && s->window > DELAY_LEAST)
-		shrink(s, at_most(BETA * (rtt - target) / rtt, MAX_DECREASE));
+		shrink(s, s->alpha / 2, MIN_WINDOW);
+	else if (rtt > target)
+		shrink(s, at_most(BETA * (rtt - target) / rtt, MAX_DECREASE), UNMARKED_LEAST);
 	else if (s->backlog > BACKLOG)
-		shrink(s, MAX_DECREASE * (float)(s->backlog - BACKLOG) / BACKLOG);
+		shrink(s, MAX_DECREASE * (float)(s->backlog - BACKLOG) / BACKLOG, UNMARKED_LEAST);
 	else if (a->limited && !s->slow_start)
 		grow(s);
 	s->cut = false;
@@ -192,11 +198,11 @@ static float swift_lost(void *state, uint64_t now, bool persistent)
 		s->window = 1;
 		s->slow_start = true;
 	} else if (s->slow_start) {
-		shrink(s, MAX_DECREASE);
+		shrink(s, MAX_DECREASE, UNMARKED_LEAST);
 	} else if (s->loss > LOSSY && s->loss > queued && s->window > LOSSY_LEAST) {
-		shrink(s, s->loss);
+		shrink(s, s->loss, LOSSY_LEAST);
 	} else if (queued > 0) {
-		shrink(s, queued);
+		shrink(s, queued, UNMARKED_LEAST);
 	}
 	return bounded(s);
 }

@@ -65,10 +65,12 @@ static float steady(const struct tp_cc_ops *cc, float n)
 
 	while (w < MAX)
 		w = full_round(cc, w, MIN_RTT);
-	while (w > n) {
+	while (w > n && w > 1) {
 		full_round(cc, w, MIN_RTT + 100 * SD_MS); /* by its delay, or */
 		w = cc->lost(space, 0, false);
 	}
+	while (w > n)
+		w = marked_round(cc, w, UINT32_MAX);
 	return full_round(cc, w, MIN_RTT + 10 * SD_US);
 }
 
@@ -254,6 +256,23 @@ static void windows_fall_below_a_packet(void **state)
 	assert_true(w >= 1);
 }
 
+/* A scheduler's delay may look like any queue. */
+static void only_marks_go_below_a_packet(void **state)
+{
+	struct tp_cc_ack a = usual;
+	float w = steady(&tp_cc_swift, 200);
+
+	a.backlog = 255;
+	for (int i = 0; i < 100; i++) {
+		w = full_round(&tp_cc_swift, w, 10 * SD_MS);
+		assert_true(w >= 1);
+		w = tp_cc_swift.lost(space, 0, i % 7 == 0);
+		assert_true(w >= 1);
+		w = round_of(&tp_cc_swift, w, a);
+		assert_true(w >= 1);
+	}
+}
+
 static float after_loss(const struct tp_cc_ops *cc, uint64_t rtt, float *window)
 {
 	*window = steady(cc, 200);
@@ -376,6 +395,7 @@ int main(void)
 		cmocka_unit_test(long_paths_are_not_starved),
 		cmocka_unit_test(marks_shrink_in_proportion),
 		cmocka_unit_test(windows_fall_below_a_packet),
+		cmocka_unit_test(only_marks_go_below_a_packet),
 		cmocka_unit_test(loss_takes_away_what_is_queued),
 		cmocka_unit_test(much_loss_counts_without_delay),
 		cmocka_unit_test(persistent_loss_starts_over),
