@@ -453,6 +453,12 @@ void tp_find_input(struct tp *t, const uint8_t *pkt, size_t len, const struct tp
 /* Places a DATA packet's bytes; returns the events to tell. The connection may have ended: then false. */
 bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *events);
 void tp_receive_window(struct tp_conn *c);
+/* Has this packet come before, ahead of its turn? Counted then. */
+bool tp_early_known(struct tp_conn *c, uint64_t psn);
+/* Notes one that has come ahead of its turn, to be filled in; NULL: there is no memory for it. */
+struct tp_early *tp_early_add(struct tp_conn *c, uint64_t psn);
+/* Some have had their turn. */
+void tp_early_drained(struct tp_conn *c);
 
 /* ack.c */
 /* What p acknowledges; false: it contradicts what was sent and is to be ignored. */
@@ -464,6 +470,14 @@ static inline void tp_ack_soon(struct tp_conn *c)
 	tp_conn_mark(c);
 }
 void tp_ack_later(struct tp_conn *c, uint64_t now);
+/* The next packet in order has come, with these flags. */
+static inline void tp_ack_received(struct tp_conn *c, unsigned flags)
+{
+	if (flags & (WIRE_F_FIN | WIRE_F_ACKREQ) || ++c->ack_pending >= TP_ACK_EVERY)
+		tp_ack_soon(c);
+	else
+		tp_ack_later(c, c->tp->now);
+}
 static inline void tp_ack_cancel(struct tp_conn *c)
 {
 	if (c->ack_at != NEVER) {

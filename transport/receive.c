@@ -35,6 +35,38 @@ static void advance(struct tp_conn *c, size_t len, bool fin, unsigned *events)
 	*events |= TP_EV_READABLE;
 }
 
+bool tp_early_known(struct tp_conn *c, uint64_t psn)
+{
+	bool known = c->reorder && tp_bits_test(&c->reorder->have, psn);
+
+	c->tp->stats.rx_duplicate += known;
+	return known;
+}
+
+struct tp_early *tp_early_add(struct tp_conn *c, uint64_t psn)
+{
+	if (!c->reorder) {
+		c->reorder = tp_pool_reorder(c->tp);
+		if (!c->reorder)
+			return NULL;
+		c->rcv_high = psn;
+	}
+	tp_bits_set(&c->reorder->have, psn);
+	if (psn >= c->rcv_high)
+		c->rcv_high = psn + 1;
+	return &c->reorder->early[psn % TP_BITS];
+}
+
+void tp_early_drained(struct tp_conn *c)
+{
+	struct tp_reorder *r = c->reorder;
+
+	if (c->rcv_nxt < c->rcv_high)
+		return;
+	tp_pool_reorder_put(c->tp, r);
+	c->reorder = NULL;
+}
+
 /* Packets that came early and whose turn it is now. */
 static bool drain_early(struct tp_conn *c, unsigned *events)
 {
@@ -48,10 +80,7 @@ static bool drain_early(struct tp_conn *c, unsigned *events)
 		tp_bits_clear(&r->have, c->rcv_nxt);
 		advance(c, e->len, e->flags & EARLY_FIN, events);
 	}
-	if (c->rcv_nxt < c->rcv_high)
-		return true;
-	tp_pool_reorder_put(c->tp, r);
-	c->reorder = NULL;
+	tp_early_drained(c);
 	return true;
 }
 
@@ -59,7 +88,6 @@ static bool drain_early(struct tp_conn *c, unsigned *events)
 static bool receive_early(struct tp_conn *c, const struct wire_packet *p, uint32_t ahead)
 {
 	uint64_t psn = c->rcv_nxt + ahead;
-	struct tp_reorder *r = c->reorder;
 	struct tp_early *e;
 
 	if (ahead >= c->rcv_window) {
@@ -68,20 +96,11 @@ static bool receive_early(struct tp_conn *c, const struct wire_packet *p, uint32
 	}
 	if (p->offset < c->rcv_off + ahead) /* every packet but the last carries a byte at least */
 		return violation(c);
-	if (!r) {
-		r = c->reorder = tp_pool_reorder(c->tp);
-		if (!r)
-			return true; /* as if it were lost */
-		c->rcv_high = psn;
-	}
-	if (tp_bits_test(&r->have, psn)) {
-		c->tp->stats.rx_duplicate++;
+	if (tp_early_known(c, psn))
 		return true;
-	}
-	tp_bits_set(&r->have, psn);
-	if (psn >= c->rcv_high)
-		c->rcv_high = psn + 1;
-	e = &r->early[psn % TP_BITS];
+	e = tp_early_add(c, psn);
+	if (!e)
+		return true; /* as if it were lost */
 	e->off = (uint32_t)p->offset;
 	e->len = (uint16_t)p->payload_len;
 	e->flags = p->flags & WIRE_F_FIN ? EARLY_FIN : 0;
@@ -127,10 +146,7 @@ bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *e
 		tp_ack_soon(c);
 		return drain_early(c, events);
 	}
-	if (fin || p->flags & WIRE_F_ACKREQ || ++c->ack_pending >= TP_ACK_EVERY)
-		tp_ack_soon(c);
-	else
-		tp_ack_later(c, c->tp->now);
+	tp_ack_received(c, p->flags);
 	return true;
 }
 

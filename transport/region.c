@@ -196,7 +196,7 @@ int tp_sge_check(const struct tp_pd *pd, const struct tp_sge *sg, unsigned n, un
 
 /* Calls f for each stretch of local memory that bytes [off, off + len) are, in order. */
 static void each_stretch(const struct tp_sge *sg, uint32_t off, size_t len,
-	void (*f)(void *ctx, uint8_t *at, size_t len), void *ctx)
+	void (*f)(void *ctx, struct tp_mr *mr, uint8_t *at, size_t len), void *ctx)
 {
 	for (; len; sg++) {
 		size_t n;
@@ -206,13 +206,13 @@ static void each_stretch(const struct tp_sge *sg, uint32_t off, size_t len,
 			continue;
 		}
 		n = sg->len - off < len ? sg->len - off : len;
-		f(ctx, sg->mr->addr + sg->offset + off, n);
+		f(ctx, sg->mr, sg->mr->addr + sg->offset + off, n);
 		len -= n;
 		off = 0;
 	}
 }
 
-static void copy_out(void *ctx, uint8_t *at, size_t len)
+static void copy_out(void *ctx, struct tp_mr *mr, uint8_t *at, size_t len)
 {
 	uint8_t **to = ctx;
 
@@ -220,7 +220,7 @@ static void copy_out(void *ctx, uint8_t *at, size_t len)
 	*to += len;
 }
 
-static void copy_in(void *ctx, uint8_t *at, size_t len)
+static void copy_in(void *ctx, struct tp_mr *mr, uint8_t *at, size_t len)
 {
 	const uint8_t **from = ctx;
 
@@ -235,21 +235,17 @@ void tp_sge_gather(const struct tp_sge *sg, uint32_t off, void *to, size_t len)
 	each_stretch(sg, off, len, copy_out, &at);
 }
 
+static void add_piece(void *ctx, struct tp_mr *mr, uint8_t *at, size_t len)
+{
+	struct tp_parts *parts = ctx;
+
+	parts->mr[parts->n] = mr;
+	parts->piece[parts->n++] = (struct tp_piece){at, (uint32_t)len};
+}
+
 void tp_sge_pieces(const struct tp_sge *sg, uint32_t off, size_t len, struct tp_parts *parts)
 {
-	for (; len; sg++) {
-		uint32_t n;
-
-		if (off >= sg->len) {
-			off -= sg->len;
-			continue;
-		}
-		n = sg->len - off < len ? sg->len - off : (uint32_t)len;
-		parts->mr[parts->n] = sg->mr;
-		parts->piece[parts->n++] = (struct tp_piece){sg->mr->addr + sg->offset + off, n};
-		len -= n;
-		off = 0;
-	}
+	each_stretch(sg, off, len, add_piece, parts);
 }
 
 void tp_sge_scatter(const struct tp_sge *sg, uint32_t off, const void *from, size_t len)

@@ -308,36 +308,23 @@ static bool drain_early(struct tp_conn *c, unsigned *events)
 		if (!step(c, &s, events))
 			return false;
 	}
-	if (c->rcv_nxt < c->rcv_high)
-		return true;
-	tp_pool_reorder_put(c->tp, r);
-	c->reorder = NULL;
+	tp_early_drained(c);
 	return true;
 }
 
 static bool receive_early(struct tp_conn *c, const struct wire_packet *p, uint32_t ahead)
 {
 	uint64_t psn = c->rcv_nxt + ahead;
-	struct tp_reorder *r = c->reorder;
 
 	if (ahead >= c->rcv_window) {
 		c->tp->stats.rx_out_of_window++;
 		return true;
 	}
-	if (r && tp_bits_test(&r->have, psn)) {
-		c->tp->stats.rx_duplicate++;
+	if (tp_early_known(c, psn))
 		return true;
-	}
-	if ((!r && !tp_pool_has_reorder(c->tp)) || place(c->qp, p, true) != TAKEN)
+	if ((!c->reorder && !tp_pool_has_reorder(c->tp)) || place(c->qp, p, true) != TAKEN)
 		return true; /* as if it were lost */
-	if (!r) {
-		r = c->reorder = tp_pool_reorder(c->tp);
-		c->rcv_high = psn;
-	}
-	tp_bits_set(&r->have, psn);
-	if (psn >= c->rcv_high)
-		c->rcv_high = psn + 1;
-	r->early[psn % TP_BITS] = (struct tp_early){.off = (uint32_t)p->msg.offset,
+	*tp_early_add(c, psn) = (struct tp_early){.off = (uint32_t)p->msg.offset,
 		.len = (uint16_t)p->payload_len,
 		.number = (uint16_t)p->msg.number,
 		.op = p->msg.op,
@@ -377,10 +364,7 @@ bool tp_responder_input(struct tp_conn *c, const struct wire_packet *p, uint32_t
 		tp_ack_soon(c);
 		return drain_early(c, events);
 	}
-	if (p->flags & (WIRE_F_FIN | WIRE_F_ACKREQ) || ++c->ack_pending >= TP_ACK_EVERY)
-		tp_ack_soon(c);
-	else
-		tp_ack_later(c, c->tp->now);
+	tp_ack_received(c, p->flags);
 	return true;
 }
 
