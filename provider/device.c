@@ -102,7 +102,7 @@ static int open_engine(struct pv_device *d)
 		.max_conns = cfg->max_conns,
 		.max_ack_delay_ns = cfg->max_ack_delay_ns,
 		.dead_timeout_ns = cfg->dead_timeout_ns,
-		.cc = cfg->congestion && !strcmp(cfg->congestion, "fixed") ? &tp_cc_fixed : &tp_cc_swift,
+		.cc = tp_cc_named(cfg->congestion),
 	};
 	const struct resolver_config rc = {.negative_ttl_ns = NEGATIVE_TTL};
 	const struct engine_ops ops = {.event = on_event,

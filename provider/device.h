@@ -25,7 +25,7 @@ struct pv_device_config {
 	const struct sd_addr *addrs; /* that it answers for; at most 16 */
 	unsigned n_addrs;
 	bool crc;		   /* CRC32C on every packet, if either end wants it */
-	const char *congestion;	   /* "swift", "fixed"; NULL: swift */
+	const char *congestion;	   /* "swift", "dctcp", "fixed"; NULL: swift */
 	uint32_t window_packets;   /* of each connection; 0: 512. At most 1024 */
 	uint32_t max_conns;	   /* 0: 65536 */
 	uint64_t max_ack_delay_ns; /* how long the caller may leave it alone; 0: 10 ms */

@@ -301,14 +301,8 @@ static void expect(struct engine *e, const struct port_frame *f, bool next)
 		tp_expect(e->tp, f->data + at, f->len - at, next);
 }
 
-/* The fullest receive queue's. */
-static void note_backlog(struct engine *e, unsigned part)
-{
-	if (part > e->backlog)
-		e->backlog = part;
-}
-
-static unsigned receive(struct engine *e, unsigned index, uint64_t now)
+/* *backlog: of the fullest receive queue, in 256ths. */
+static unsigned receive(struct engine *e, unsigned index, uint64_t now, unsigned *backlog)
 {
 	struct miniport *kernel = e->ports[index].kernel;
 	struct port *port = e->ports[index].port;
@@ -317,8 +311,11 @@ static unsigned receive(struct engine *e, unsigned index, uint64_t now)
 
 	if (!n)
 		return 0;
-	if (n == ENGINE_BURST && port->ops->backlog)
-		note_backlog(e, port->ops->backlog(port));
+	if (n == ENGINE_BURST && port->ops->backlog) {
+		unsigned part = port->ops->backlog(port);
+
+		*backlog = part > *backlog ? part : *backlog;
+	}
 	for (unsigned i = 1; i < n && i < AHEAD; i++)
 		expect(e, &frames[i], false);
 	for (unsigned i = 0; i < n; i++) {
@@ -583,18 +580,17 @@ static unsigned forward_kernel(struct engine *e, struct engine_port *p, uint64_t
 
 unsigned engine_progress(struct engine *e, uint64_t now)
 {
-	unsigned work = 0;
+	unsigned work = 0, backlog = 0;
 
 	e->now = now;
 	e->late = now - e->polled_at > LATE_NS;
 	e->polled_at = now;
-	e->backlog = 0;
 	for (unsigned i = 0; i < e->n_ports; i++) {
-		work += receive(e, i, now);
+		work += receive(e, i, now, &backlog);
 		if (e->ports[i].kernel)
 			work += forward_kernel(e, &e->ports[i], now);
 	}
-	tp_set_backlog(e->tp, e->backlog);
+	tp_set_backlog(e->tp, backlog);
 	if (now >= tp_next_timeout(e->tp)) {
 		tp_timeout(e->tp, now);
 		work++;

@@ -73,7 +73,6 @@ struct engine {
 		direct_min; /* packets of this length and more are sent from where they are, if they can be */
 	uint64_t now;
 	uint64_t polled_at; /* when packets were looked for last */
-	unsigned backlog;   /* of the fullest receive queue, in 256ths */
 	bool late;	    /* that was so long ago that what is found now may have waited for us */
 	bool verify_csum;   /* no CRC trailer: the UDP checksum is all there is */
 };
