@@ -32,6 +32,30 @@ uint64_t sim_scale(struct sim *s, uint64_t lo, uint64_t hi)
 	return x < (double)lo ? lo : x > (double)hi ? hi : (uint64_t)x;
 }
 
+/* --- the bytes --- */
+
+static uint64_t mix(uint64_t x)
+{
+	x ^= x >> 30;
+	x *= 0xbf58476d1ce4e5b9;
+	x ^= x >> 27;
+	x *= 0x94d049bb133111eb;
+	return x ^ x >> 31;
+}
+
+void sim_bytes(uint64_t seed, uint64_t off, uint8_t *out, size_t len)
+{
+	while (len) {
+		uint64_t word = mix(seed + off / 8);
+		size_t at = off % 8, n = 8 - at < len ? 8 - at : len;
+
+		memcpy(out, (uint8_t *)&word + at, n);
+		out += n;
+		off += n;
+		len -= n;
+	}
+}
+
 /* --- memory --- */
 
 static void *host_alloc(void *ctx, size_t size)

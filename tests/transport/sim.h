@@ -98,6 +98,8 @@ void sim_run(struct sim *s, uint64_t until);
 void sim_wake(struct sim_host *h);
 /* What the host's clock shows, for tp_* calls. */
 uint64_t sim_clock(const struct sim_host *h);
+/* Bytes that nobody else has: those of seed from off on. */
+void sim_bytes(uint64_t seed, uint64_t off, uint8_t *out, size_t len);
 void sim_path(struct sim_host *from, struct sim_host *to, uint16_t local_port, uint16_t peer_port,
 	struct tp_path *out);
 void sim_fail(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -5,30 +5,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* --- the bytes --- */
-
-static uint64_t mix(uint64_t x)
-{
-	x ^= x >> 30;
-	x *= 0xbf58476d1ce4e5b9;
-	x ^= x >> 27;
-	x *= 0x94d049bb133111eb;
-	return x ^ x >> 31;
-}
-
-static void stream_bytes(uint64_t seed, uint64_t off, uint8_t *out, size_t len)
-{
-	while (len) {
-		uint64_t word = mix(seed + off / 8);
-		size_t at = off % 8, n = 8 - at < len ? 8 - at : len;
-
-		memcpy(out, (uint8_t *)&word + at, n);
-		out += n;
-		off += n;
-		len -= n;
-	}
-}
-
 /* --- applications --- */
 
 static struct world *world_of(struct sim_host *h)
@@ -89,7 +65,7 @@ static void check_bytes(struct side *x, uint64_t off, const uint8_t *got, size_t
 			(unsigned long long)(off + len), (unsigned long long)x->peer->written);
 		return;
 	}
-	stream_bytes(x->peer->seed, off, want, len);
+	sim_bytes(x->peer->seed, off, want, len);
 	for (size_t i = 0; i < len; i++) {
 		if (got[i] != want[i]) {
 			sim_fail(x->host->sim, "port %u: byte %llu is wrong", x->pair->port,
@@ -165,7 +141,7 @@ static bool act_write(struct side *x)
 		len = room;
 	if (x->cork)
 		tp_set_cork(x->c, sim_clock(x->host), sim_chance(&w->sim, 0.5));
-	stream_bytes(x->seed, x->written, buf, len);
+	sim_bytes(x->seed, x->written, buf, len);
 	n = tp_write(x->c, buf, len);
 	if (n < 0) {
 		if (n == -ENOMEM && w->short_of_memory) {

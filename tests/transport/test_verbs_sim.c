@@ -116,39 +116,16 @@ struct world {
 	struct sim_change changes[CHANGES][2];
 };
 
-static uint64_t mix(uint64_t x)
-{
-	x ^= x >> 30;
-	x *= 0xbf58476d1ce4e5b9;
-	x ^= x >> 27;
-	x *= 0x94d049bb133111eb;
-	return x ^ x >> 31;
-}
-
-/* The bytes of seed from there on. */
-static void fill_from(uint64_t seed, uint64_t from, uint8_t *at, size_t len)
-{
-	while (len) {
-		uint64_t word = mix(seed + from / 8);
-		size_t skip = from % 8, n = 8 - skip < len ? 8 - skip : len;
-
-		memcpy(at, (uint8_t *)&word + skip, n);
-		at += n;
-		from += n;
-		len -= n;
-	}
-}
-
 static void fill(uint64_t seed, uint8_t *at, size_t len)
 {
-	fill_from(seed, 0, at, len);
+	sim_bytes(seed, 0, at, len);
 }
 
 static bool is_filled(uint64_t seed, uint64_t from, const uint8_t *at, size_t len)
 {
 	uint8_t want[SLOT];
 
-	fill_from(seed, from, want, len);
+	sim_bytes(seed, from, want, len);
 	return !memcmp(want, at, len);
 }
 
