@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -334,24 +335,56 @@ static void numbers_reused_between_threads(void **state)
 	assert_false(failed);
 }
 
-/* The one in recv() keeps the connection until it returns. */
+struct reader {
+	int fd;
+	_Atomic pid_t tid; /* once it is about to read */
+};
+
 static void *receive(void *arg)
 {
+	struct reader *r = arg;
 	char c;
 
-	return (void *)(intptr_t)(read(*(int *)arg, &c, 1) == 1);
+	r->tid = gettid();
+	return (void *)(intptr_t)(read(r->fd, &c, 1) == 1);
 }
+
+static char state_of(pid_t tid)
+{
+	char path[64], state = 0;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%*d (%*[^)]) %c", &state), 1);
+	fclose(f);
+	return state;
+}
+
+/* Until the reader has slept for a while: on a busy machine it may come to its read() late. */
+static void wait_until_it_reads(struct reader *r)
+{
+	while (!r->tid)
+		usleep(1000);
+	for (unsigned asleep = 0; asleep < 5; asleep = state_of(r->tid) == 'S' ? asleep + 1 : 0)
+		usleep(10000);
+}
+
+/* The one in read() keeps the connection until it returns. */
 
 static void closed_while_another_thread_waits(void **state)
 {
 	for (enum path p = KERNEL; p <= SAN; p++) {
+		struct reader reader = {0};
 		int fds[2];
 		pthread_t t;
 		void *got;
 
 		loopback_pair(p, fds);
-		assert_int_equal(pthread_create(&t, NULL, receive, &fds[0]), 0);
-		usleep(20000);
+		reader.fd = fds[0];
+		assert_int_equal(pthread_create(&t, NULL, receive, &reader), 0);
+		wait_until_it_reads(&reader);
 		assert_int_equal(close(fds[0]), 0);
 		assert_int_equal(write(fds[1], "x", 1), 1);
 		pthread_join(t, &got);

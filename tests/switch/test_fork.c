@@ -358,10 +358,11 @@ static void fork_in_a_handler(void **state)
 	loopback_pair(SAN, fds);
 	sigaction(SIGALRM, &act, &old);
 	setsockopt(fds[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
-	ualarm(30000, 0);
+	ualarm(30000, 100000); /* again, as the first may come before the call on a busy machine */
 	assert_int_equal(read(fds[0], &c, 1), -1);
 	assert_int_equal(errno, EINTR);
-	assert_int_equal(in_handler, 1);
+	ualarm(0, 0);
+	assert_in_range(in_handler, 1, 20);
 	talk(fds[0], fds[1]);
 	sigaction(SIGALRM, &old, NULL);
 	close(fds[0]);
