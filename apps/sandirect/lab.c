@@ -5,6 +5,7 @@
 #include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -177,6 +178,28 @@ static bool is_same_file(int fd, const char *path)
 	return !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+static volatile sig_atomic_t interrupted;
+
+static void note_interrupt(int sig)
+{
+	interrupted = 1;
+}
+
+/* An `up` that is interrupted takes away what it has made. */
+static void catch_interrupts(int flags)
+{
+	struct sigaction note = {.sa_handler = note_interrupt, .sa_flags = flags};
+
+	sigaction(SIGINT, &note, NULL);
+	sigaction(SIGTERM, &note, NULL);
+	sigaction(SIGHUP, &note, NULL);
+}
+
+bool lab_interrupted(void)
+{
+	return interrupted;
+}
+
 /*
  * Two `lab` commands at once must not build and remove under each other's hands. Held until exit, also by the
  * ip(8) that an `up` runs when it is killed: hence no O_CLOEXEC.
@@ -211,8 +234,11 @@ static int action_up(struct lab *l, int argc, char **argv)
 	struct lab old = *l;
 
 	argp_parse(&argp, argc, argv, 0, NULL, l);
+	/* Before the lock, which makes the lab's directory; the wait for it is ended by an interrupt. */
+	catch_interrupts(0);
 	if (lock(l))
 		return 1;
+	catch_interrupts(SA_RESTART);
 	if (lab_state_read(&old) != -ENOENT)
 		return command_fail("there is a lab already; `sandirect lab down` removes it");
 	/* Namespaces may be left over although the files are gone. */

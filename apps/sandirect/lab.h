@@ -65,6 +65,8 @@ int lab_config_write(const struct lab *l, unsigned host);
 
 /* These speak to the person; 0 or 1. */
 int lab_up(const struct lab *l);
+/* SIGINT, SIGTERM or SIGHUP came during an `up`. */
+bool lab_interrupted(void);
 int lab_down(const struct lab *l);
 /* The same, but keeps the runtime directory, on which the caller has the lock. */
 int lab_clear(const struct lab *l);

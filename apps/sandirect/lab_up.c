@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <net/if.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,12 +19,15 @@
 #define LINK_WAIT_MS  5000
 #define SANP_HEADROOM 100 /* sanp0 carries the SAN's frames, whose IP MTU is san0's */
 
+/* An interrupt ends the work before its next step, whether or not the program of this one heard it. */
+#define STEP(...) (lab_interrupted() ? -EINTR : spawn_words(__VA_ARGS__))
+
 static int make_netns(const char *name)
 {
-	if (spawn_words("ip netns add %s", name))
+	if (STEP("ip netns add %s", name))
 		return -1;
 	/* Before any interface exists, so that none announces itself or invents addresses. */
-	return spawn_words("ip -n %s link set lo up", name);
+	return STEP("ip -n %s link set lo up", name);
 }
 
 /* Joins interface ifname of all hosts. */
@@ -36,18 +38,18 @@ static int make_segment(const struct lab *l, const char *ifname, unsigned mtu)
 	if (l->hosts == 2) {
 		lab_netns(l, 1, a);
 		lab_netns(l, 2, b);
-		return spawn_words("ip link add %s mtu %u netns %s type veth peer name %s mtu %u netns %s",
-			ifname, mtu, a, ifname, mtu, b);
+		return STEP("ip link add %s mtu %u netns %s type veth peer name %s mtu %u netns %s", ifname,
+			mtu, a, ifname, mtu, b);
 	}
 	lab_switch_netns(l, b);
-	if (spawn_words("ip -n %s link add br-%s mtu %u type bridge", b, ifname, mtu) ||
-		spawn_words("ip -n %s link set br-%s up", b, ifname))
+	if (STEP("ip -n %s link add br-%s mtu %u type bridge", b, ifname, mtu) ||
+		STEP("ip -n %s link set br-%s up", b, ifname))
 		return -1;
 	for (unsigned i = 1; i <= l->hosts; i++) {
 		lab_netns(l, i, a);
-		if (spawn_words("ip link add %s mtu %u netns %s type veth peer name %s-h%u mtu %u netns %s",
-			    ifname, mtu, a, ifname, i, mtu, b) ||
-			spawn_words("ip -n %s link set %s-h%u master br-%s up", b, ifname, i, ifname))
+		if (STEP("ip link add %s mtu %u netns %s type veth peer name %s-h%u mtu %u netns %s", ifname,
+			    mtu, a, ifname, i, mtu, b) ||
+			STEP("ip -n %s link set %s-h%u master br-%s up", b, ifname, i, ifname))
 			return -1;
 	}
 	return 0;
@@ -59,11 +61,11 @@ static int make_addresses(const struct lab *l, unsigned host)
 
 	lab_netns(l, host, ns);
 	/* No address of its own: the kernel must not answer on the port's wire. */
-	if (l->link == LAB_VETH && (spawn_words("ip -n %s link set sanp0 addrgenmode none", ns) ||
-					   spawn_words("ip -n %s link set sanp0 up", ns)))
+	if (l->link == LAB_VETH && (STEP("ip -n %s link set sanp0 addrgenmode none", ns) ||
+					   STEP("ip -n %s link set sanp0 up", ns)))
 		return -1;
-	if (spawn_words("ip -n %s link set lan0 up", ns) ||
-		spawn_words("ip -n %s addr add 10.78.0.%u/24 dev lan0", ns, host))
+	if (STEP("ip -n %s link set lan0 up", ns) ||
+		STEP("ip -n %s addr add 10.78.0.%u/24 dev lan0", ns, host))
 		return -1;
 	return 0;
 }
@@ -73,9 +75,9 @@ static int make_san_addresses(const struct lab *l, unsigned host)
 	char ns[64];
 
 	lab_netns(l, host, ns);
-	if (spawn_words("ip -n %s link set san0 up", ns) ||
-		spawn_words("ip -n %s addr add 10.77.0.%u/24 dev san0", ns, host) ||
-		spawn_words("ip -n %s addr add fd77::%x/64 dev san0 nodad", ns, host))
+	if (STEP("ip -n %s link set san0 up", ns) ||
+		STEP("ip -n %s addr add 10.77.0.%u/24 dev san0", ns, host) ||
+		STEP("ip -n %s addr add fd77::%x/64 dev san0 nodad", ns, host))
 		return -1;
 	return 0;
 }
@@ -182,21 +184,13 @@ static int build(const struct lab *l)
 	return make_state(l);
 }
 
-static void ignore_signal(int sig)
-{
-}
-
 int lab_up(const struct lab *l)
 {
-	struct sigaction quiet = {.sa_handler = ignore_signal, .sa_flags = SA_RESTART};
-
-	/* An interrupt ends the running ip(8), which fails, which takes the lab down again. */
-	sigaction(SIGINT, &quiet, NULL);
-	sigaction(SIGTERM, &quiet, NULL);
-	sigaction(SIGHUP, &quiet, NULL);
-	if (!build(l))
+	if (!build(l) && !lab_interrupted())
 		return 0;
 	lab_down(l);
+	if (lab_interrupted())
+		return command_fail("interrupted; what there was of the lab is removed");
 	return command_fail(
 		"the lab could not be built; it needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN) and ip(8) of "
 		"the package iproute2");

@@ -305,6 +305,23 @@ def down_after_up_was_killed():
 
 
 @scenario
+def interrupted_at_its_first_moments():
+    """SIGTERM to the command alone: from where the directory is made on, what there is of the lab goes again."""
+    with World() as w:
+        cut = 0
+        for i in range(20):
+            up = w.start("up", "--link", "veth", stderr=subprocess.DEVNULL)
+            time.sleep(0.0005 * i)
+            up.send_signal(signal.SIGTERM)
+            cut += up.wait(20) != 0
+            if up.returncode == 0:
+                w.lab("down")
+            equal(w.left(), [], f"left, status {up.returncode}")
+        say(f"{cut} of 20 were cut short")
+        check(cut > 10, "too few were cut short to tell anything")
+
+
+@scenario
 def up_after_up_was_killed():
     """Without a down between them: `up` removes what is not a whole lab."""
     with World() as w:

@@ -372,9 +372,9 @@ class Lab:
 def sweep():
     """Takes down labs of runs that were killed."""
     names = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
-    for pid in set(re.findall(r"sdlab-e2e(\d+)-", names)):
+    for name, pid in set(re.findall(r"sdlab-(e2e(\d+)[a-z]?)-", names)):
         try:
             os.kill(int(pid), 0)
         except OSError as e:
             if e.errno == errno.ESRCH:
-                subprocess.run([SANDIRECT, "lab", "--name", f"e2e{pid}", "down"], capture_output=True)
+                subprocess.run([SANDIRECT, "lab", "--name", name, "down"], capture_output=True)
