@@ -591,12 +591,13 @@ void broker_close(struct broker *b)
 {
 	list_for_each (it, &b->clients)
 		client_free(b, container_of(it, struct client, node));
-	for (unsigned i = 0; i < BROKER_BUCKETS; i++) {
+	/* Streams may wait for a place in any queue. */
+	for (unsigned i = 0; i < BROKER_BUCKETS; i++)
 		while (!list_empty(&b->streams[i]))
 			stream_free(b, container_of(b->streams[i].next, struct end, hash)->stream);
+	for (unsigned i = 0; i < BROKER_BUCKETS; i++)
 		while (!list_empty(&b->listeners[i]))
 			close_listener(b, container_of(b->listeners[i].next, struct listener, node));
-	}
 	watch_end(b, &b->door);
 	close(b->events);
 	close(b->spare);
