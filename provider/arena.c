@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Blocks up to half a chunk are carved from 2 MiB chunks and recycled by size; larger ones are mapped one by
- * one. */
+/*
+ * Blocks up to half a chunk are carved from 2 MiB chunks and recycled by size; larger ones are mapped one by
+ * one.
+ *
+ * Large pages, where the system has them: for large blocks, and for what is small when there is much of it.
+ * With thousands of connections each packet finds its memory in pages that the TLB has forgotten. Rings of
+ * few KB stay in small pages, which can be given back one by one.
+ */
 #include "provider/arena.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,6 +19,7 @@
 #define BIG	  (CHUNK / 2)
 #define RUN	  (64u << 10)
 #define PAGE	  4096u
+#define MANY_RUNS 16u /* runs; then small blocks get chunks of their own */
 
 struct chunk {
 	struct chunk *next;
@@ -26,6 +34,21 @@ static void *map(size_t size)
 		return NULL;
 	madvise(p, size, MADV_DONTFORK);
 	return p;
+}
+
+/* The same in large pages; it begins where one does. */
+static void *map_large(size_t size)
+{
+	char *p = map(size + CHUNK), *at;
+
+	if (!p)
+		return NULL;
+	at = (char *)(((uintptr_t)p + CHUNK - 1) & ~(uintptr_t)(CHUNK - 1));
+	if (at > p)
+		munmap(p, (size_t)(at - p));
+	munmap(at + size, (size_t)(p + CHUNK - at));
+	madvise(at, size, MADV_HUGEPAGE);
+	return at;
 }
 
 static unsigned class_of(size_t size)
@@ -54,21 +77,38 @@ static char *cut(struct arena_rest *r, size_t size)
 	return p;
 }
 
-static char *carve(struct arena *a, size_t size)
+static bool add_chunk(struct arena *a, struct chunk *c, struct arena_rest *r)
 {
-	char *p = cut(&a->chunk, size);
-	struct chunk *c;
-
-	if (p)
-		return p;
-	c = map(CHUNK);
 	if (!c)
-		return NULL;
+		return false;
 	c->size = CHUNK;
 	c->next = a->chunks;
 	a->chunks = c;
-	a->chunk = (struct arena_rest){(char *)(c + 1), (char *)c + CHUNK};
-	return cut(&a->chunk, size);
+	*r = (struct arena_rest){(char *)(c + 1), (char *)c + CHUNK};
+	return true;
+}
+
+static char *carve(struct arena *a, size_t size)
+{
+	char *p = cut(&a->chunk, size);
+
+	if (p)
+		return p;
+	return add_chunk(a, map(CHUNK), &a->chunk) ? cut(&a->chunk, size) : NULL;
+}
+
+static bool add_run(struct arena *a)
+{
+	char *p;
+
+	if (a->n_runs >= MANY_RUNS)
+		return add_chunk(a, map_large(CHUNK), &a->run);
+	p = carve(a, RUN);
+	if (!p)
+		return false;
+	a->n_runs++;
+	a->run = (struct arena_rest){p, p + RUN};
+	return true;
 }
 
 /* Blocks smaller than a page lie together: between two large ones each would have a page for itself. */
@@ -78,11 +118,7 @@ static char *carve_small(struct arena *a, size_t size)
 
 	if (p)
 		return p;
-	p = carve(a, RUN);
-	if (!p)
-		return NULL;
-	a->run = (struct arena_rest){p, p + RUN};
-	return cut(&a->run, size);
+	return add_run(a) ? cut(&a->run, size) : NULL;
 }
 
 void *arena_alloc(struct arena *a, size_t size)
@@ -92,7 +128,7 @@ void *arena_alloc(struct arena *a, size_t size)
 	void *p;
 
 	if (size > BIG) {
-		p = map(round_page(size));
+		p = map_large(round_page(size));
 		if (p)
 			a->in_use += round_page(size);
 		return p;

@@ -20,7 +20,8 @@ struct arena {
 	void *free[ARENA_CLASSES]; /* singly linked, by log2 of the size */
 	void *chunks;		   /* all chunks, for arena_close */
 	struct arena_rest chunk;   /* what is left of the newest one */
-	struct arena_rest run;	   /* the same, of those for small blocks */
+	struct arena_rest run;	   /* the same, of those for small blocks, */
+	unsigned n_runs;	   /* so many of which there are within chunks */
 	size_t in_use;		   /* bytes handed out */
 };
 

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -118,6 +119,49 @@ static void arena__small_blocks_lie_together(void **state)
 	arena_close(&a);
 }
 
+/* Is p in memory for which large pages have been asked for? */
+static bool is_in_large_pages(const void *p)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	bool here = false, large = false;
+	char line[512];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof line, f)) {
+		unsigned long from, to;
+
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			here = (uintptr_t)p >= from && (uintptr_t)p < to;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			large = strstr(line, " hg") != NULL;
+	}
+	fclose(f);
+	return large;
+}
+
+/* Few small blocks are in small pages, and what is idle one day always. */
+static void arena__what_there_is_much_of_is_in_large_pages(void **state)
+{
+	enum { SMALL = 1000, RING = 16384, N = 4096 };
+	struct arena a = {0};
+	char *small = arena_alloc(&a, SMALL), *ring, *big = arena_alloc(&a, 3 << 20);
+
+	assert_false(is_in_large_pages(small));
+	if (madvise((void *)((uintptr_t)small & ~(uintptr_t)4095), 4096, MADV_HUGEPAGE))
+		skip(); /* the system has none */
+	for (unsigned i = 0; i < N; i++) {
+		small = arena_alloc(&a, SMALL);
+		ring = arena_alloc(&a, RING);
+		memset(small, 1, SMALL);
+	}
+	assert_true(is_in_large_pages(small));
+	assert_false(is_in_large_pages(ring));
+	assert_true(is_in_large_pages(big));
+	assert_int_equal((uintptr_t)big % (2 << 20), 0);
+	arena_free(&a, big, 3 << 20);
+	arena_close(&a);
+}
+
 static void arena__big_blocks(void **state)
 {
 	struct arena a = {0};
@@ -206,6 +250,7 @@ int main(void)
 		cmocka_unit_test(arena__blocks_are_zeroed_and_apart),
 		cmocka_unit_test(arena__idle_blocks),
 		cmocka_unit_test(arena__small_blocks_lie_together),
+		cmocka_unit_test(arena__what_there_is_much_of_is_in_large_pages),
 		cmocka_unit_test(arena__big_blocks),
 		cmocka_unit_test(arena__children_do_not_get_it),
 		cmocka_unit_test(bytering__against_a_model),
