@@ -13,7 +13,8 @@
 #define KERNEL_MAX_NS	 (1 * SD_MS)
 #define HEADROOM	 ENCAP_MAX
 #define ENTROPY_PORT_MIN 49152u
-#define AHEAD		 4u /* frames whose connections are fetched before their turn */
+#define STRIDE		 2u /* frames between the steps by which their connections are fetched, */
+#define AHEAD		 (STRIDE * TP_WARM_STEPS) /* and from the first step until a frame's turn */
 #define STUCK_NS	 (10 * SD_MS)
 #define LATE_NS		 (50 * SD_US) /* packets not looked for for so long tell nothing of the network's delay */
 
@@ -292,13 +293,21 @@ static bool receive_frame(struct engine *e, unsigned index, const struct port_fr
 	return true;
 }
 
-/* The transport learns of a frame before its turn. Whether it is one of ours is not looked at yet. */
-static void expect(struct engine *e, const struct port_frame *f, bool next)
+/* The transport learns of frames before their turn: the newest is i. Whether they are ours is not looked at
+ * yet. */
+static void expect(struct engine *e, const struct port_frame *frames, unsigned n, unsigned i)
 {
-	unsigned at = f->len > ENCAP_MAX && f->data[12] == 0x86 ? ENCAP_V6 : ENCAP_V4;
+	for (unsigned step = 0; step < TP_WARM_STEPS && i >= step * STRIDE; step++) {
+		unsigned k = i - step * STRIDE;
+		const struct port_frame *f = &frames[k];
+		unsigned at;
 
-	if (f->len > at)
-		tp_expect(e->tp, f->data + at, f->len - at, next);
+		if (k >= n)
+			continue;
+		at = f->len > ENCAP_MAX && f->data[12] == 0x86 ? ENCAP_V6 : ENCAP_V4;
+		if (f->len > at)
+			tp_expect(e->tp, f->data + at, f->len - at, step);
+	}
 }
 
 /* *backlog: of the fullest receive queue, in 256ths. */
@@ -308,6 +317,7 @@ static unsigned receive(struct engine *e, unsigned index, uint64_t now, unsigned
 	struct port *port = e->ports[index].port;
 	struct port_frame frames[ENGINE_BURST], others[ENGINE_BURST];
 	unsigned n = port->ops->rx(port, frames, ENGINE_BURST), n_others = 0;
+	bool crowded;
 
 	if (!n)
 		return 0;
@@ -316,13 +326,12 @@ static unsigned receive(struct engine *e, unsigned index, uint64_t now, unsigned
 
 		*backlog = part > *backlog ? part : *backlog;
 	}
-	for (unsigned i = 1; i < n && i < AHEAD; i++)
-		expect(e, &frames[i], false);
+	crowded = tp_is_crowded(e->tp);
+	for (unsigned i = 0; crowded && i < AHEAD; i++)
+		expect(e, frames, n, i);
 	for (unsigned i = 0; i < n; i++) {
-		if (i + AHEAD < n)
-			expect(e, &frames[i + AHEAD], false);
-		if (i + 1 < n)
-			expect(e, &frames[i + 1], true);
+		if (__builtin_expect(crowded, 0))
+			expect(e, frames, n, i + AHEAD);
 		if (!receive_frame(e, index, &frames[i], now))
 			others[n_others++] = frames[i];
 	}

@@ -116,6 +116,8 @@ static uint32_t cumulative_input(struct tp_conn *c, uint64_t cum, const struct w
 	if (__builtin_expect(!c->messages, 1))
 		c->snd_acked += (uint32_t)(last->off + last->len - (uint32_t)c->snd_acked);
 	c->snd_una = cum;
+	c->piece = 0;
+	c->piece_due = false;
 	if (cum >= c->recovery_end)
 		c->recovering = false;
 	if (cum == c->snd_nxt && c->fin_sent)
@@ -149,6 +151,7 @@ static void tell_congestion_control(
 		a.round = true;
 		c->cwnd_limited = false;
 		tp_repath_round(c);
+		tp_pmtu_round(c);
 	}
 	tp_pace_window(c, c->tp->cc->acked(c->cc_state, &a));
 }
@@ -193,8 +196,12 @@ bool tp_ack_input(struct tp_conn *c, uint64_t now, const struct wire_packet *p, 
 		newly = cumulative_input(c, cum, p);
 	if (p->sack_words)
 		newly += sack_input(c, p);
+	if (__builtin_expect(p->type == WIRE_ACK && p->piece, 0))
+		tp_pmtu_piece(c, p->piece_off);
 	if (!newly) {
 		tp_recovery_answered(c, now);
+		if (__builtin_expect(c->probes > 1, 0))
+			tp_pmtu_answered(c, p->echo);
 		return true;
 	}
 	c->answered_probes = c->probes;

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TP_CC_STATE_MAX 80 /* bytes a connection sets aside */
+#define TP_CC_STATE_MAX 64 /* bytes a connection sets aside */
 
 /* What one acknowledgement said. */
 struct tp_cc_ack {

@@ -21,14 +21,16 @@
 #define FLOW_RANGE     (float)(300 * SD_US) /* more for small windows, so that they catch up: all of it at */
 #define FLOW_LEAST     0.1f		    /* this window, */
 #define FLOW_MOST      100.f		    /* nothing at this one */
-#define NOISE	       SD_US /* delay above the path's own, and a sixteenth of it, that is none */
+#define NOISE	       SD_US /* delay above the path's own, and a sixteenth of it, that is none: so much, */
+#define JITTERS	       2     /* or so many times what round trips differ from the one before, */
+#define NOISE_MOST     (float)(20 * SD_US)
 #define INCREASE       0.5f  /* packets a round, */
 #define INCREASE_FULL  4.f   /* from this window on; below it, less */
 #define CALM	       6     /* rounds without a queue after which it grows faster, */
 #define FASTER	       0.25f /* by such a part */
 #define UNMARKED_LEAST 1.f   /* below it only marks go: a host's scheduler delays, too */
 #define MAX_DECREASE   0.5f
-#define DRAIN	       0.7f /* share of the queue that a loss takes away */
+#define DRAIN	       0.8f /* share of the queue that a loss takes away */
 #define BETA	       0.8f /* share of the excess delay that one round takes away */
 #define GAIN	       0.125f
 #define LOSSY	       0.1f /* more than such a part lost, round after round, is congestion whatever the delay */
@@ -44,7 +46,8 @@ struct swift {
 	uint8_t calm; /* rounds without any */
 	float initial, max;
 	uint32_t acked, marked, lost; /* in this round */
-	uint64_t round_rtt;	      /* smallest of this round, 0: none */
+	uint32_t round_rtt, last_rtt; /* smallest of this round, and of the one before; ns; 0: none */
+	float jitter;		      /* how much they differ */
 	uint8_t backlog;	      /* largest of this round */
 	bool slow_start, before_slow_start;
 	bool cut; /* the window has shrunk in this round already */
@@ -104,7 +107,7 @@ static float root(float x)
 	return r;
 }
 
-/* Flow scaling as in Swift, section 3.5. */
+/* Flow scaling as in Swift, section 3.5. Never below TARGET. */
 static float target_rtt(const struct swift *s, uint64_t min_rtt)
 {
 	float own = (float)min_rtt, target = own > TARGET ? own : TARGET;
@@ -124,12 +127,22 @@ static void update_loss(struct swift *s)
 		s->loss += GAIN * ((float)s->lost / (float)(s->acked + s->lost) - s->loss);
 }
 
-/* How much of the round's RTT was more than that of an empty path, as far as can be told. */
-static float queueing(const struct swift *s, uint64_t empty)
+/* How much of the round's RTT was more than that of an empty path and this noise, in parts of it. */
+static float queueing(const struct swift *s, uint64_t empty, float noise)
 {
-	uint64_t own = empty + empty / 16 + NOISE;
+	float own = (float)(empty + empty / 16) + (noise > NOISE ? noise : NOISE);
 
-	return s->round_rtt > own ? 1 - (float)own / (float)s->round_rtt : 0;
+	return (float)s->round_rtt > own ? 1 - own / (float)s->round_rtt : 0;
+}
+
+/* A queue grows slowly, from one round to the next; a host's own delays come and go. */
+static void update_jitter(struct swift *s)
+{
+	float step = (float)s->round_rtt - (float)s->last_rtt;
+
+	if (s->last_rtt)
+		s->jitter += GAIN / 2 * (at_most(step < 0 ? -step : step, NOISE_MOST) - s->jitter);
+	s->last_rtt = s->round_rtt;
 }
 
 static void grow(struct swift *s)
@@ -144,14 +157,19 @@ static void grow(struct swift *s)
 /* Once per round trip: what its delay, marks and losses ask for. */
 static void end_round(struct swift *s, const struct tp_cc_ack *a)
 {
-	float target = target_rtt(s, a->min_rtt), rtt = (float)s->round_rtt;
+	float rtt = (float)s->round_rtt, target = rtt > TARGET ? target_rtt(s, a->min_rtt) : TARGET;
+	uint64_t empty = a->min_rtt < (uint64_t)TARGET ? a->min_rtt : (uint64_t)TARGET;
+	bool calm;
 
 	if (s->acked)
 		s->alpha += GAIN * ((float)s->marked / (float)s->acked - s->alpha);
 	update_loss(s);
+	if (s->round_rtt && !s->slow_start)
+		update_jitter(s);
 	if (s->round_rtt)
-		s->queue = queueing(s, a->min_rtt < (uint64_t)TARGET ? a->min_rtt : (uint64_t)TARGET);
-	s->calm = !s->round_rtt || s->queue > 0 || s->marked || s->cut ? 0 : s->calm + (s->calm < CALM);
+		s->queue = queueing(s, empty, at_most(JITTERS * s->jitter, NOISE_MOST));
+	calm = s->round_rtt && queueing(s, empty, 0) == 0 && !s->marked && !s->cut;
+	s->calm = calm ? s->calm + (s->calm < CALM) : 0;
 	if (s->cut)
 		;
 	else if (s->marked)
@@ -176,10 +194,10 @@ static float swift_acked(void *state, const struct tp_cc_ack *a)
 	s->marked += a->marked;
 	s->lost += a->lost;
 	if (a->rtt && (!s->round_rtt || a->rtt < s->round_rtt))
-		s->round_rtt = a->rtt;
+		s->round_rtt = (uint32_t)a->rtt;
 	if (a->backlog > s->backlog)
 		s->backlog = a->backlog;
-	if (s->slow_start && s->acked >= SAMPLE && queueing(s, a->min_rtt) > 0)
+	if (s->slow_start && s->acked >= SAMPLE && queueing(s, a->min_rtt, 0) > 0)
 		s->slow_start = false;
 	if (s->slow_start && a->limited && !s->marked)
 		s->window += (float)a->acked;

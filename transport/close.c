@@ -95,10 +95,11 @@ static void leave(struct tp_conn *c)
 void tp_close(struct tp_conn *c, uint64_t now, bool abort)
 {
 	struct tp *t = c->tp;
-	bool unread = c->rcv_off != c->rcv_read;
+	bool unread = c->rcv_off != c->rcv_read || c->landing.done;
 
 	t->now = now;
-	c->owned = false;
+	c->owned = c->lands = false;
+	tp_settle(c);
 	if (c->state == CONN_FAILED || (c->state == CONN_INIT_SENT && !c->snd_end))
 		tp_conn_free(c);
 	else if (abort || unread)

@@ -9,7 +9,6 @@
 #include <stddef.h>
 
 #define INITIAL_WINDOW 12288u /* bytes */
-#define ASK_EVERY      12288u /* bytes: an acknowledgement makes for a burst of so many */
 #define KEEP_STEP      (250 * SD_MS)
 #define KEEP_AT_ONCE   128u
 #define KEEP_GAP       (2 * SD_MS) /* until the next so many */
@@ -24,14 +23,31 @@ static const char *const state_names[] = {
 };
 
 /* A window that a rack's switch takes without a word, whatever else comes its way: RFC 6928's, about. */
-void tp_conn_open_window(struct tp_conn *c)
+static uint32_t initial_window(const struct tp_conn *c)
 {
-	uint32_t initial = INITIAL_WINDOW / c->mss, every = ASK_EVERY / c->mss;
+	uint32_t initial = INITIAL_WINDOW / c->mss;
 
-	c->ask_every = (uint8_t)(every > TP_ACK_EVERY ? TP_ACK_EVERY : every ? every : 1);
+	return initial > 2 ? initial : 2;
+}
+
+void tp_conn_open_window(struct tp_conn *c, uint32_t window)
+{
+	uint32_t initial = initial_window(c);
+
 	c->cwnd = 0;
 	c->pace_gap = 0;
-	tp_pace_window(c, c->tp->cc->open(c->cc_state, initial > 2 ? initial : 2, c->tp->cfg.window_packets));
+	tp_pace_window(c,
+		c->tp->cc->open(c->cc_state, initial > window ? initial : window, c->tp->cfg.window_packets));
+}
+
+void tp_conn_idle(struct tp_conn *c)
+{
+	float window = c->tp->cc->idle(c->cc_state);
+
+	if (window > (float)initial_window(c)) /* it has been opened with more */
+		tp_conn_open_window(c, 0);
+	else
+		tp_pace_window(c, window);
 }
 
 uint64_t tp_random_id(struct tp *t)
@@ -180,6 +196,7 @@ static void detach(struct tp_conn *c, bool all)
 	}
 	tp_pool_ring_put(t, &c->snd);
 	tp_flight_drop(c);
+	c->lent = false;
 }
 
 void tp_conn_free(struct tp_conn *c)
@@ -430,6 +447,8 @@ void tp_info(const struct tp_conn *c, struct tp_info *out)
 		.rto_ns = tp_recovery_rto(c, 0),
 		.cwnd = c->cwnd,
 		.in_flight = c->pipe,
+		.mss = c->mss,
+		.payload = (uint16_t)tp_payload_with(c, c->mss),
 		.send_ring = c->snd.size,
 		.recv_ring = c->rcv.size,
 		.send_queued = (uint32_t)(c->snd_end - c->snd_acked),

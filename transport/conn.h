@@ -29,13 +29,15 @@
 #define TP_BACKLOG_MAX	 65536
 #define TP_CONTROL_QUEUE 256
 #define TP_PORT_BUCKETS	 256
-#define TP_BURST	 16 /* packets of one connection before the next one's turn */
-#define TP_MIN_PROBE	 SD_MS
+#define TP_BURST	 16	       /* packets of one connection before the next one's turn */
+#define TP_MIN_PROBE	 (300 * SD_US) /* six times what an ACK may wait for data by default */
+#define TP_MAX_PROBE	 SD_MS	       /* unless the round trip is longer */
 #define TP_MAX_RTO	 SD_S
 #define TP_MAX_RTT	 (4 * SD_S)
 #define TP_CORK_MAX	 (200 * SD_MS)
 #define TP_IDLE_RESTART	 SD_S
 #define TP_HELLO_NONCE	 0
+#define TP_PEER_HOSTS	 256
 
 enum conn_state {
 	CONN_FREE,
@@ -49,21 +51,37 @@ enum conn_state {
 /* One packet in flight. */
 struct tp_sent {
 	uint64_t time; /* of the last transmission */
-	uint32_t off;  /* low half of its stream offset */
+	uint32_t off;  /* low half of its stream offset; of messages: length of its extension */
 	uint16_t len;
 	uint8_t sends; /* transmissions, saturating */
 	uint8_t flags; /* enum sent_flag */
 };
 
+/* Memory of a reader that waits: what comes in order goes there and not into the ring, and counts as read. */
+struct tp_landing {
+	uint8_t *data; /* NULL: none */
+	uint32_t len, done;
+	uint32_t low; /* from how many bytes on the reader wants to know */
+};
+
+/* Memory of a writer that waits. It stands for [from, to) of the stream until it is settled, that is, copied
+ * into the ring, which has the room for it. */
+struct tp_loan {
+	const uint8_t *data;
+	uint64_t from, to;
+};
+
 /* What a connection needs only while packets are in flight, but for a single one. */
 struct tp_flight {
 	struct tp_bits sacked, lost;
+	struct tp_loan loan; /* with tp_conn.lent */
 	struct tp_sent sent[];
 };
 
 enum sent_flag {
 	SENT_FIN = 1,
 	SENT_JUDGED = 2, /* was taken for lost once */
+	SENT_PROBE = 4,	 /* larger than is known to arrive */
 };
 
 /* One packet received ahead of its turn. */
@@ -87,9 +105,14 @@ struct tp_reorder {
 struct tp_qp;
 struct tp_mr;
 
+/* What packets touch comes first, by lines of the cache, and what belongs to one kind of event together: with
+ * thousands of connections all of it comes from memory. */
 struct tp_conn {
-	/* identity and receiving */
+	/* every packet in */
 	uint64_t cid;
+	struct tp *tp;
+	struct tp_qp *qp; /* of messages; NULL: not accepted yet */
+	uint64_t rcv_nxt; /* next PSN expected */
 	uint8_t state;
 	bool crc;	      /* trailer on DATA and ACK packets */
 	bool queued;	      /* on tp.out */
@@ -100,111 +123,130 @@ struct tp_conn {
 	bool limited;	      /* the peer said our window stops it */
 	bool messages;	      /* for a queue pair, not a stream */
 	bool ts_late;	      /* tp_rx.late of that packet */
+	bool lands;	      /* the next bytes in order go to landing */
+	bool unconfirmed;     /* initiator: the responder may not know yet that we have its INIT_ACK */
 	uint16_t ack_pending; /* in-order packets not acknowledged yet */
 	uint16_t ce_count;    /* packets received with CE, ever */
 	uint16_t rcv_window;  /* packets */
+	uint16_t pipe;	      /* packets thought to be in the network */
 	uint32_t ts_recent;   /* timestamp of the newest packet received; 0: none */
-	uint32_t cwnd;	      /* packets; 0: pace_at has to come first */
+	uint16_t cwnd;	      /* packets; 0: pace_at has to come first */
+	uint16_t sent_mask;
+	uint16_t rcv_piece; /* bytes of packet rcv_nxt, which comes in pieces, that have come */
+	uint16_t try_mss;   /* a probe of this size, if there is so much, is to be sent; 0: none */
+
+	uint64_t snd_una, snd_nxt; /* PSNs: oldest unacknowledged, next */
 	uint64_t ts_recent_at;
 	uint64_t last_heard; /* when anything valid arrived */
-	uint64_t rcv_nxt;    /* next PSN expected */
-	uint64_t rcv_off;    /* end of the contiguous bytes */
-	uint64_t rcv_read;   /* the reader's cursor */
-	uint64_t rcv_limit;  /* window limit last advertised */
-	struct tp_ring rcv;
-	struct tp *tp;
+	uint64_t progress;   /* when the peer last acknowledged something new or answered */
+	uint64_t packets_received;
+	struct tp_reorder *reorder;
+	uint64_t ack_at; /* when the delayed ACK is due; NEVER: none */
 
-	/* sending */
-	uint64_t snd_una, snd_nxt;	       /* PSNs: oldest unacknowledged, next */
-	uint64_t snd_acked, snd_sent, snd_end; /* offsets: acknowledged, sent, written */
-	uint64_t snd_limit;		       /* the peer's window limit */
-	struct tp_ring snd;
+	/* streams */
+	uint64_t rcv_off;   /* end of the contiguous bytes */
+	uint64_t rcv_read;  /* the reader's cursor */
+	uint64_t rcv_limit; /* window limit last advertised */
+	struct tp_ring rcv, snd;
+	uint64_t snd_acked; /* offsets: acknowledged, */
+
+	/* every packet out */
+	uint64_t snd_sent, snd_end; /* sent, written */
+	uint64_t snd_limit;	    /* the peer's window limit */
 	struct tp_flight *flight;
 	struct tp_sent *sent; /* by PSN & sent_mask */
-	uint32_t sent_mask;
-	uint16_t snd_window; /* packets the peer can remember */
-	uint16_t lost;	     /* marked lost, not retransmitted yet */
-	uint16_t pipe;	     /* packets thought to be in the network */
-	uint16_t sacked;     /* above snd_una */
-	uint16_t probes;     /* timeouts in a row */
-	uint16_t mss;	     /* bytes of stream in a full packet with a STREAM extension only */
+	uint64_t probe_at;    /* probe timer */
+	uint64_t peer_cid;
+	uint64_t last_send;
+
+	struct list out;      /* on tp.out */
+	struct list ack_node; /* on tp.ack_fifo */
+	uint16_t snd_window;  /* packets the peer can remember */
+	uint16_t lost;	      /* marked lost, not retransmitted yet */
+	uint16_t sacked;      /* above snd_una */
+	uint16_t probes;      /* timeouts in a row */
+	uint16_t mss;	      /* bytes of stream in a full packet with a STREAM extension only */
 	bool want_writable;
+	bool lent; /* there is a loan */
 	bool cork, cork_pushed, nagle;
 	bool fin_wanted, fin_sent, fin_acked;
 	bool probe_due; /* retransmit one packet whatever cwnd says */
 	bool ping_due;	/* send an ACK that asks for an answer */
 	bool init_due;	/* send INIT or INIT_ACK */
 	bool recovering;
-	bool cwnd_limited;  /* the window was the limit in this round */
-	bool owned;	    /* the application holds it: events go to user */
-	uint8_t ask_every;  /* packets: while the window is full, so many of them get an ACK */
-	uint8_t bad_rounds; /* round trips in a row with more packets marked than not */
-	uint16_t peer_ce;   /* the peer's CE count */
+	bool cwnd_limited; /* the window was the limit in this round */
+	bool owned;	   /* the application holds it: events go to user */
+	uint8_t ask_every; /* packets: while the window is full, so many of them get an ACK */
+	bool piece_due;	   /* send the next piece */
+	uint16_t peer_ce;  /* the peer's CE count */
 	uint16_t round_acked, round_marked;
-	uint64_t probe_at; /* probe timer */
-	uint64_t ack_at;   /* when the delayed ACK is due; NEVER: none */
-	uint64_t peer_cid;
-	struct list out;		/* on tp.out */
-	uint64_t srtt, rttvar, min_rtt; /* ns; srtt 0: no sample yet */
-	uint64_t probe_interval;
-	uint64_t round_end;  /* PSN */
-	uint64_t ackreq_psn; /* of the last packet that asked for an ACK */
-	void *user;
 
-	/* recovery */
+	uint64_t pace_gap; /* ns between packets while the window is below one; 0: it is not */
+	uint64_t packets_sent;
+	uint64_t ackreq_psn; /* of the last packet that asked for an ACK */
+
+	/* every acknowledgement */
+	uint64_t round_end;	      /* PSN */
 	uint64_t rack_time, rack_psn; /* the latest transmission known to have arrived */
 	uint64_t rack_rtt;
-	uint64_t highest;				  /* one past the highest PSN known to have arrived */
-	uint64_t reorder_at;				  /* when a gap becomes a loss */
-	uint64_t min_rtt_new, min_rtt_old, min_rtt_since; /* of this and the previous 10 s */
-	uint64_t recovery_end;				  /* PSN */
-	uint32_t reorder_steps;				  /* of min_rtt / 4; 0: no reordering seen */
-	uint32_t undo_left;	  /* lost marks of this recovery not yet proved wrong */
-	uint32_t newly_lost;	  /* packets, since congestion control was last told */
-	uint16_t answered_probes; /* timeouts before the last progress */
-	bool undo_possible;
-	uint64_t pace_gap; /* ns between packets while the window is below one; 0: it is not */
-	uint64_t pace_at;  /* when the next one may leave; NEVER: now */
-	uint64_t progress; /* when the peer last acknowledged something new or answered */
-	uint64_t last_send;
-	uint64_t peer_ack_delay;
-	struct tp_reorder *reorder;
-	uint64_t rcv_high; /* one past the highest PSN received; with reorder */
+	uint64_t highest;		/* one past the highest PSN known to have arrived */
+	uint64_t srtt, rttvar, min_rtt; /* ns; srtt 0: no sample yet */
+	uint64_t probe_interval;
+	uint64_t min_rtt_since;
+	uint64_t recovery_end; /* PSN */
+	uint64_t reorder_at;   /* when a gap becomes a loss */
+	uint64_t pace_at;      /* when the next one may leave; NEVER: now */
 	uint64_t cc_state[TP_CC_STATE_MAX / 8];
 
-	/* life */
+	/* timeouts */
 	struct tp_timer timer;
-	struct list ack_node; /* on tp.ack_fifo */
 	uint64_t state_until; /* end of INIT_SENT, INIT_RECEIVED, FIN wait */
 	uint64_t init_at;     /* next INIT */
+	uint64_t cork_until, keep_at;
+
+	/* recovery */
+	uint64_t min_rtt_new, min_rtt_old; /* of this and the previous 10 s */
+	uint16_t reorder_steps;		   /* of min_rtt / 4; 0: no reordering seen */
+	uint16_t newly_lost;		   /* packets, since congestion control was last told */
+	uint32_t undo_left;		   /* lost marks of this recovery not yet proved wrong */
+	uint16_t answered_probes;	   /* timeouts before the last progress */
+	uint16_t piece;			   /* bytes of packet snd_una, which goes in pieces, at the peer */
+	uint8_t bad_rounds;		   /* round trips in a row with more packets marked than not */
+	bool undo_possible;
+	bool peer_bye;
+	uint64_t peer_ack_delay;
+	uint64_t rcv_high; /* one past the highest PSN received; with reorder */
+
+	/* life */
+	void *user;
 	uint64_t init_interval;
-	uint64_t cork_until;
-	uint64_t keep_idle, keep_interval, keep_at, keep_probed;
+	uint64_t keep_idle, keep_interval, keep_probed;
 	uint64_t user_timeout;
 	uint64_t nonce, peer_epoch;
+	int error;
 	uint32_t isn;
 	uint32_t snd_max, rcv_max; /* bounds of the rings */
 	uint16_t keep_probes, keep_sent;
-	uint8_t attempt, refusal;
-	uint8_t nak;		    /* why it failed, to be told to the peer whenever it asks; 0: it is not */
 	uint16_t reads, peer_reads; /* READ and atomic requests that we, and the peer, take at once */
-	bool unconfirmed;	    /* initiator: the responder may not know yet that we have its INIT_ACK */
+	uint8_t attempt, refusal;
+	uint8_t nak; /* why it failed, to be told to the peer whenever it asks; 0: it is not */
 	bool initiator;
 	bool reset_on_data;
-	bool peer_bye;
 	bool lingering;
 	bool keep_queued; /* keep_at is its turn among many */
 	bool rests;	  /* its rings' memory has been given back */
-	int error;
-	struct tp_qp *qp; /* of messages; NULL: not accepted yet */
 	struct tp_listener *listener;
 	struct list lnode;	   /* on one of the listener's lists */
 	struct tp_conn *hash_next; /* by peer_cid */
 	struct tp_conn *free_next;
-	uint64_t rest_seen, rest_since; /* bytes written and received in all, and since when so many */
-	uint8_t peer_token[16], cookie[16];
-	uint64_t bytes_received, packets_sent, packets_received, retransmits;
+	union {
+		uint8_t cookie[16];	   /* of INIT_SENT */
+		struct tp_landing landing; /* later */
+	};
 	struct tp_path path;
+	uint64_t rest_seen, rest_since; /* bytes written and received in all, and since when so many */
+	uint64_t retransmits;
+	uint8_t peer_token[16];
 	struct tp_sent lone; /* of a packet alone */
 };
 
@@ -245,10 +287,20 @@ struct tp_pool {
 	uint32_t rest_index;
 };
 
-/* When a peer host was last seen, for noticing that it has been restarted. */
+/* What is remembered of another host, and the way to it from one of our addresses. */
 struct tp_peer {
-	struct sd_addr ip;
-	uint64_t epoch, checked;
+	struct sd_addr ip, local;
+	uint64_t used;		 /* when it was last asked for; 0: never, the place is free */
+	uint64_t epoch, checked; /* its latest boot, and when others were asked whether they live */
+	/* of the path to it */
+	uint16_t payload; /* UDP payload that arrives; 0: only what always does */
+	uint16_t limit;	  /* this much does not; 0: nothing is known not to */
+	uint16_t probed;  /* what is being tried, */
+	uint16_t failed;  /* the largest that has failed, */
+	uint8_t tries;	  /* how often, */
+	uint64_t prober;  /* by which connection (id; 0: none), */
+	uint64_t probe_psn;
+	uint64_t probe_at; /* and when the next probe may leave */
 };
 
 /* The memory that requests may name. */
@@ -302,7 +354,7 @@ struct tp {
 	struct sd_sipkey key_id, key_hash, key_cookie, key_find, key_node;
 	struct tp_listener *listeners[TP_PORT_BUCKETS];
 	struct tp_pool pool;
-	struct tp_peer peer_hosts[64];
+	struct tp_peer peer_hosts[TP_PEER_HOSTS];
 	uint64_t reset_tokens, reset_refill; /* token bucket for stateless RESETs */
 	unsigned control_head, control_count;
 	struct tp_control control[TP_CONTROL_QUEUE];
@@ -325,8 +377,10 @@ void tp_conn_fail(struct tp_conn *c, int error);
 void tp_conn_abort(struct tp_conn *c, enum wire_reset why, int error);
 void tp_conn_timeout(struct tp_conn *c, uint64_t now);
 void tp_conn_opened(struct tp_conn *c);
-/* Congestion control begins; the size of packets is known. */
-void tp_conn_open_window(struct tp_conn *c);
+/* Congestion control begins, with this window at least (packets); their size is known. */
+void tp_conn_open_window(struct tp_conn *c, uint32_t window);
+/* Nothing has been sent for long: the window is no larger than it is to begin with. */
+void tp_conn_idle(struct tp_conn *c);
 uint64_t tp_random_id(struct tp *t);
 
 static inline struct tp_conn *tp_conn_by_cid(struct tp *t, uint64_t cid)
@@ -391,6 +445,41 @@ void tp_pace_window(struct tp_conn *c, float window);
 /* With a gap: a packet that the window counts has left. */
 void tp_pace_sent(struct tp_conn *c, uint64_t now);
 void tp_pace_timeout(struct tp_conn *c);
+
+/* peer.c */
+struct tp_peer *tp_peer_of(const struct tp_conn *c);
+/* A host has accepted our connection or we have accepted its: is it still the one that we knew? */
+void tp_peer_check_restart(struct tp_conn *c);
+
+/* pmtu.c */
+/* The UDP payload of a packet with so many bytes of a stream. */
+static inline uint32_t tp_payload_with(const struct tp_conn *c, uint32_t mss)
+{
+	return mss + WIRE_BASE_LEN + WIRE_STREAM_LEN + (c->crc ? WIRE_CRC_LEN : 0);
+}
+/* What a packet in flight would be as bytes of a stream, to be compared with mss. */
+static inline uint32_t tp_sent_size(const struct tp_conn *c, const struct tp_sent *s)
+{
+	return c->messages ? s->len + s->off - WIRE_STREAM_LEN : s->len;
+}
+/* What both take is known: how large packets are, to begin with, and the congestion window. */
+void tp_pmtu_open(struct tp_conn *c);
+/* A round trip is over. */
+void tp_pmtu_round(struct tp_conn *c);
+/* There is enough for a probe, of try_mss at most: is it still wanted? Then tp_pmtu_sent() follows. */
+bool tp_pmtu_may_probe(struct tp_conn *c);
+void tp_pmtu_sent(struct tp_conn *c, uint64_t psn, struct tp_sent *s);
+/* It has to be sent again, now in pieces. */
+void tp_pmtu_unanswered(struct tp_conn *c, struct tp_sent *s);
+/* The peer has so many bytes of the oldest packet in flight, which goes in pieces. */
+void tp_pmtu_piece(struct tp_conn *c, uint16_t bytes);
+/* May the oldest packet in flight be too large for the path? Then the peer should be asked something small.
+ */
+bool tp_pmtu_doubts(const struct tp_conn *c);
+/* It was, and has answered, with this echo, and acknowledged nothing new. */
+void tp_pmtu_answered(struct tp_conn *c, uint32_t echo);
+/* This packet is about to be sent again: has it met a black hole? mss is smaller then. */
+void tp_pmtu_suspect(struct tp_conn *c, const struct tp_sent *s);
 
 /* repath.c: another UDP source port. */
 /* A round trip is over. */
@@ -498,6 +587,8 @@ void tp_recovery_arm(struct tp_conn *c, uint64_t now);
 /* The peer lives, with nothing new to acknowledge. */
 void tp_recovery_answered(struct tp_conn *c, uint64_t now);
 uint64_t tp_recovery_rto(const struct tp_conn *c, unsigned backoff);
+/* Whatever is in flight will not arrive. */
+void tp_recovery_give_up(struct tp_conn *c);
 
 /* output.c */
 bool tp_output_new_data(const struct tp_conn *c);
@@ -507,8 +598,12 @@ void tp_output_check(struct tp_conn *c);
 #define TP_WARM 64 /* connections are in the cache as it is */
 /* The turn of this one is now, that of those behind it comes. */
 void tp_warm_output(const struct tp *t, const struct tp_conn *c);
+/* That of the next timer comes. */
+void tp_warm_timer(const struct tp *t);
 
 /* stream.c */
+/* With a loan: where the bytes from off on are, and how many of len are there in one piece. */
+size_t tp_loan_at(const struct tp_conn *c, uint64_t off, size_t len, const uint8_t **at);
 /* Corked bytes wait; not for ever. */
 void tp_cork_start(struct tp_conn *c);
 

@@ -35,6 +35,7 @@ int tp_flight_grow(struct tp_conn *c, uint32_t packets)
 		return -ENOMEM;
 	bigger->sacked = c->flight->sacked;
 	bigger->lost = c->flight->lost;
+	bigger->loan = c->flight->loan;
 	for (uint64_t psn = c->snd_una; psn < c->snd_nxt; psn++)
 		bigger->sent[psn & (packets - 1)] = c->sent[psn & c->sent_mask];
 	tp_flight_drop(c);

@@ -39,13 +39,30 @@ bool tp_output_new_data(const struct tp_conn *c)
 	return c->fin_wanted || !corked(c);
 }
 
+static bool fits(const struct tp_conn *c, const struct tp_sent *s)
+{
+	return tp_sent_size(c, s) <= c->mss;
+}
+
+/* Some are lost. May the first of them, *psn, leave? In pieces only the oldest packet does: the peer has no
+ * place for others. */
+static bool may_repeat(const struct tp_conn *c, uint64_t *psn)
+{
+	if (c->pipe >= c->cwnd)
+		return false;
+	*psn = tp_bits_next(&c->flight->lost, c->snd_una, c->snd_nxt);
+	return *psn == c->snd_una || fits(c, &c->sent[*psn & c->sent_mask]);
+}
+
 static bool wanted(const struct tp_conn *c)
 {
+	uint64_t psn;
+
 	if (c->ack_now || c->init_due || c->ping_due || c->probe_due)
 		return true;
 	if (c->state != CONN_OPEN && c->state != CONN_CLOSING)
 		return false;
-	return (c->lost && c->pipe < c->cwnd) || tp_output_new_data(c);
+	return c->piece_due || (c->lost && may_repeat(c, &psn)) || tp_output_new_data(c);
 }
 
 void tp_output_check(struct tp_conn *c)
@@ -95,7 +112,7 @@ static void acked(struct tp_conn *c)
 {
 	c->ack_pending = 0;
 	tp_ack_cancel(c);
-	c->ack_now = c->ack_now && (c->reorder || window_due(c));
+	c->ack_now = c->ack_now && (c->reorder || c->rcv_piece || window_due(c));
 }
 
 /* The packet's head is in buf, its payload where it was. */
@@ -142,6 +159,10 @@ static size_t build_ack(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	for (unsigned k = 0; k < words; k++)
 		tp_wire_put_sack(buf + WIRE_BASE_LEN, k,
 			tp_bits_get64(&c->reorder->have, c->rcv_nxt + 1 + 64 * (uint64_t)k));
+	if (c->rcv_piece) {
+		tp_wire_put_piece(buf + WIRE_BASE_LEN + ext, c->rcv_piece, false);
+		ext += WIRE_PIECE_LEN;
+	}
 	if (c->ping_due)
 		flags = WIRE_F_ACKREQ;
 	put_base(c, now, buf, WIRE_ACK, flags, WIRE_OP_NONE, c->snd_nxt, ext);
@@ -150,20 +171,42 @@ static size_t build_ack(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	return finish(c, now, buf, WIRE_BASE_LEN + ext);
 }
 
+/* Bytes that may be anywhere in ring and loan. */
+static void put_lent(const struct tp_conn *c, uint64_t off, uint8_t *to, size_t len, struct tp_parts *parts)
+{
+	while (len) {
+		const uint8_t *at;
+		size_t n = tp_loan_at(c, off, len, &at);
+
+		if (parts) {
+			tp_parts_add(parts, NULL, at, n);
+		} else {
+			memcpy(to, at, n);
+			to += n;
+		}
+		off += n;
+		len -= n;
+	}
+}
+
 static void put_bytes(const struct tp_conn *c, uint64_t off, uint8_t *to, size_t len)
 {
 	struct tp_parts *p = tp_parts_for(c->tp, len);
+	const uint8_t *at;
 	size_t first;
 
+	if (__builtin_expect(c->lent, 0)) {
+		put_lent(c, off, to, len, p);
+		return;
+	}
 	if (!p) {
 		tp_ring_get(&c->snd, off, to, len);
 		return;
 	}
-	first = tp_ring_at(&c->snd, off, len, &p->piece[0].at);
-	p->piece[0].len = (uint32_t)first;
-	p->piece[1] = (struct tp_piece){c->snd.data, (uint32_t)(len - first)};
-	p->mr[0] = NULL;
-	p->n = first < len ? 2 : 1;
+	first = tp_ring_at(&c->snd, off, len, &at);
+	tp_parts_add(p, NULL, at, first);
+	if (first < len)
+		tp_parts_add(p, NULL, c->snd.data, len - first);
 }
 
 /* Writes the packet around the bytes [off, off + len); extra says whether it has room for a window extension.
@@ -190,11 +233,18 @@ static size_t build_message(
 	struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t psn, size_t len, unsigned flags)
 {
 	enum wire_opcode op;
-	size_t ext = tp_requester_put(c->qp, psn, len, buf + WIRE_BASE_LEN, &op, &flags);
+	size_t ext = tp_requester_put(c->qp, psn, 0, len, buf + WIRE_BASE_LEN, &op, &flags);
 
 	put_base(c, now, buf, WIRE_DATA, flags, op, psn, ext);
 	acked(c);
 	return finish(c, now, buf, WIRE_BASE_LEN + ext + len);
+}
+
+/* Does the window matter? From three quarters on: asked for by the last packet alone, the acknowledgement of
+ * all would bring forth the next window at once, round after round. */
+static bool presses(const struct tp_conn *c)
+{
+	return c->cwnd < 8 ? c->pipe >= c->cwnd : 4 * c->pipe >= 3 * c->cwnd;
 }
 
 /* Flags of a new packet that ask for an ACK or for window: only when we could not go on without. limited: the
@@ -206,7 +256,7 @@ static inline unsigned asking(struct tp_conn *c, uint64_t psn, bool limited)
 
 	if (full)
 		c->cwnd_limited = true;
-	if (!limited && !full && (psn_room(c) || !c->sent_mask)) /* a lone packet is answered anyway */
+	if (!limited && !presses(c) && (psn_room(c) || !c->sent_mask)) /* a lone packet is answered anyway */
 		return flags;
 	if (limited || psn - c->ackreq_psn >= c->ask_every || psn - c->ackreq_psn >= c->cwnd / 2) {
 		c->ackreq_psn = psn;
@@ -221,7 +271,7 @@ static void note_sent(struct tp_conn *c, uint64_t now, struct tp_sent *s)
 	if (c->snd_una == c->snd_nxt) {
 		tp_repath_idle(c);
 		if (now - c->last_send > TP_IDLE_RESTART)
-			tp_pace_window(c, c->tp->cc->idle(c->cc_state));
+			tp_conn_idle(c);
 		c->progress = now;
 	}
 	s->time = now;
@@ -233,6 +283,21 @@ static void note_sent(struct tp_conn *c, uint64_t now, struct tp_sent *s)
 		tp_pace_sent(c, now);
 }
 
+/* What the next packet of messages is; perhaps a probe. */
+static void take(struct tp_conn *c, uint64_t psn, struct tp_sent *s)
+{
+	uint16_t mss = c->mss;
+
+	if (__builtin_expect(c->try_mss && tp_requester_exceeds(c->qp) && tp_pmtu_may_probe(c), 0))
+		c->mss = c->try_mss;
+	tp_requester_take(c->qp, psn, s);
+	if (__builtin_expect(c->mss != mss, 0)) {
+		c->mss = mss;
+		if (!fits(c, s))
+			tp_pmtu_sent(c, psn, s);
+	}
+}
+
 static size_t send_new_message(struct tp_conn *c, uint64_t now, uint8_t *buf)
 {
 	uint64_t psn = c->snd_nxt;
@@ -240,7 +305,7 @@ static size_t send_new_message(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	unsigned flags = 0;
 
 	note_sent(c, now, s);
-	tp_requester_take(c->qp, psn, s);
+	take(c, psn, s);
 	if (s->flags & SENT_FIN) {
 		flags = WIRE_F_FIN;
 		c->fin_sent = true;
@@ -258,11 +323,17 @@ static size_t send_new(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	size_t len = unsent < room ? unsent : room, most = c->mss - (extra ? WIRE_ACK_LEN : 0u);
 	unsigned flags = 0;
 
+	if (__builtin_expect(c->try_mss && len >= c->mss + c->mss / 4 && tp_pmtu_may_probe(c), 0)) {
+		most = c->try_mss;
+		extra = false;
+	}
 	if (len > most)
 		len = most;
 	note_sent(c, now, s);
 	s->off = (uint32_t)off;
 	s->len = (uint16_t)len;
+	if (__builtin_expect(len > c->mss, 0))
+		tp_pmtu_sent(c, psn, s);
 	c->snd_sent += len;
 	if (c->fin_wanted && c->snd_sent == c->snd_end) {
 		s->flags = SENT_FIN;
@@ -281,11 +352,44 @@ static size_t send_new(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	return build_data(c, now, buf, psn, off, len, flags, extra);
 }
 
+/* The next piece of the oldest packet: like a packet of its own with the same PSN. One at a time, so that it
+ * matters little what else the path is short of. */
+static size_t send_piece(struct tp_conn *c, uint64_t now, uint8_t *buf)
+{
+	const struct tp_sent *s = &c->sent[c->snd_una & c->sent_mask];
+	size_t from = c->piece, room = c->mss - WIRE_PIECE_LEN - (tp_sent_size(c, s) - s->len);
+	bool more = s->len - from > room;
+	size_t len = more ? room : s->len - from, ext = WIRE_PIECE_LEN;
+	unsigned flags = WIRE_F_RETX | WIRE_F_ACKREQ | (!more && s->flags & SENT_FIN ? WIRE_F_FIN : 0);
+	enum wire_opcode op = WIRE_OP_STREAM;
+
+	tp_wire_put_piece(buf + WIRE_BASE_LEN, from, more);
+	if (c->messages) {
+		ext += tp_requester_put(
+			c->qp, c->snd_una, (uint32_t)from, len, buf + WIRE_BASE_LEN + ext, &op, &flags);
+	} else {
+		tp_wire_put_stream(buf + WIRE_BASE_LEN + ext, c->snd_acked + from);
+		ext += WIRE_STREAM_LEN;
+		put_bytes(c, c->snd_acked + from, buf + WIRE_BASE_LEN + ext, len);
+	}
+	put_base(c, now, buf, WIRE_DATA, flags, op, c->snd_una, ext);
+	acked(c);
+	return finish(c, now, buf, WIRE_BASE_LEN + ext + len);
+}
+
 static size_t send_again(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t psn, unsigned flags)
 {
 	struct tp_sent *s = &c->sent[psn & c->sent_mask];
-	uint64_t off = c->snd_acked + (uint32_t)(s->off - (uint32_t)c->snd_acked);
+	uint64_t off;
 
+	if (__builtin_expect(s->flags & SENT_PROBE, 0))
+		tp_pmtu_unanswered(c, s);
+	else
+		tp_pmtu_suspect(c, s);
+	if (__builtin_expect(!fits(c, s), 0)) { /* perhaps not any more: the oldest goes first then */
+		psn = c->snd_una;
+		s = &c->sent[psn & c->sent_mask];
+	}
 	if (tp_bits_test(&c->flight->lost, psn)) {
 		tp_bits_clear(&c->flight->lost, psn);
 		c->lost--;
@@ -300,8 +404,12 @@ static size_t send_again(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t
 		flags |= WIRE_F_FIN;
 	c->retransmits++;
 	c->tp->stats.retransmits++;
+	c->piece_due = false;
+	if (__builtin_expect(!fits(c, s), 0))
+		return send_piece(c, now, buf);
 	if (__builtin_expect(c->messages, 0))
 		return build_message(c, now, buf, psn, s->len, flags | WIRE_F_RETX);
+	off = c->snd_acked + (uint32_t)(s->off - (uint32_t)c->snd_acked);
 	return build_data(c, now, buf, psn, off, s->len, flags | WIRE_F_RETX,
 		window_due(c) && s->len + WIRE_ACK_LEN <= c->mss);
 }
@@ -315,11 +423,13 @@ static uint64_t probe_psn(const struct tp_conn *c)
 		return c->snd_una;
 	while (psn > c->snd_una && tp_bits_test(&c->flight->sacked, psn))
 		psn--;
-	return psn;
+	return fits(c, &c->sent[psn & c->sent_mask]) ? psn : c->snd_una;
 }
 
 static size_t build(struct tp_conn *c, uint64_t now, uint8_t *buf)
 {
+	uint64_t psn;
+
 	if (__builtin_expect(c->init_due, 0))
 		return tp_setup_build(c, now, buf);
 	if (__builtin_expect(c->probe_due, 0)) {
@@ -327,12 +437,13 @@ static size_t build(struct tp_conn *c, uint64_t now, uint8_t *buf)
 		if (c->snd_una != c->snd_nxt)
 			return send_again(c, now, buf, probe_psn(c), WIRE_F_ACKREQ);
 	}
-	if (__builtin_expect(c->ack_now && c->reorder, 0))
+	if (__builtin_expect(c->ack_now && (c->reorder || c->rcv_piece), 0))
 		return build_ack(c, now, buf);
 	if (c->state == CONN_OPEN || c->state == CONN_CLOSING) {
-		if (__builtin_expect(c->lost && c->pipe < c->cwnd, 0))
-			return send_again(
-				c, now, buf, tp_bits_next(&c->flight->lost, c->snd_una, c->snd_nxt), 0);
+		if (__builtin_expect(c->piece_due, 0))
+			return send_again(c, now, buf, c->snd_una, 0);
+		if (__builtin_expect(c->lost && may_repeat(c, &psn), 0))
+			return send_again(c, now, buf, psn, 0);
 		if (tp_output_new_data(c))
 			return __builtin_expect(c->messages, 0) ? send_new_message(c, now, buf)
 								: send_new(c, now, buf);

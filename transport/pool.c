@@ -9,8 +9,11 @@
 
 #include "transport/conn.h"
 
-#define SLAB_CONNS	 16
-#define SLAB_HEAD	 64  /* a slab's link, and the connections stay on cache lines */
+#define SLAB_CONNS 16 /* in a slab */
+#define SLAB_HEAD  64 /* a slab's link, and the connections stay on cache lines */
+#define MANY_CONNS                                                                                           \
+	1024 /* from then on a slab fills a large page, if its allocator has such for what is large */
+#define SLAB_MANY	 (2u << 20)
 #define RINGS_KEPT	 512 /* beyond what the listeners want in store */
 #define REORDERS_AT_ONCE 8
 #define REORDERS_MIN	 32
@@ -19,9 +22,16 @@
 #define REST_LOOKS	 256u  /* at connections at once */
 #define REST_SLOTS	 4096u /* in which these are looked for */
 
+static struct tp_conn *conns_of(struct tp_garbage *slab, size_t *n)
+{
+	*n = (slab->size - SLAB_HEAD) / sizeof(struct tp_conn);
+	return (struct tp_conn *)((char *)slab + SLAB_HEAD);
+}
+
 static int add_conns(struct tp *t)
 {
-	size_t size = SLAB_HEAD + SLAB_CONNS * sizeof(struct tp_conn);
+	size_t few = SLAB_HEAD + SLAB_CONNS * sizeof(struct tp_conn), n;
+	size_t size = t->conn_count < MANY_CONNS ? few : SLAB_MANY;
 	struct tp_garbage *slab = t->ops.alloc(t->ctx, size);
 	struct tp_conn *c;
 
@@ -30,8 +40,8 @@ static int add_conns(struct tp *t)
 	slab->size = size;
 	slab->next = t->pool.slabs;
 	t->pool.slabs = slab;
-	c = (struct tp_conn *)((char *)slab + SLAB_HEAD);
-	for (int i = 0; i < SLAB_CONNS; i++)
+	c = conns_of(slab, &n);
+	for (size_t i = 0; i < n; i++)
 		tp_pool_conn_put(t, &c[i]);
 	return 0;
 }
@@ -104,8 +114,7 @@ bool tp_pool_ring(struct tp *t, struct tp_ring *out)
 		return false;
 	t->pool.rings = g->next;
 	t->pool.ring_count--;
-	out->data = (uint8_t *)g;
-	out->size = t->cfg.ring_min;
+	*out = (struct tp_ring){.data = (uint8_t *)g, .size = t->cfg.ring_min};
 	return true;
 }
 
@@ -175,9 +184,10 @@ void tp_pool_trim(struct tp *t)
 void tp_pool_each(struct tp *t, void (*f)(struct tp_conn *c, void *ctx), void *ctx)
 {
 	for (struct tp_garbage *slab = t->pool.slabs; slab; slab = slab->next) {
-		struct tp_conn *c = (struct tp_conn *)((char *)slab + SLAB_HEAD);
+		size_t n;
+		struct tp_conn *c = conns_of(slab, &n);
 
-		for (int i = 0; i < SLAB_CONNS; i++)
+		for (size_t i = 0; i < n; i++)
 			if (c[i].state != CONN_FREE)
 				f(&c[i], ctx);
 	}
@@ -214,7 +224,7 @@ static void rest(struct tp_conn *c)
 		return;
 	if (c->snd_acked != c->snd_end || c->rcv_read != c->rcv_off || c->reorder)
 		return;
-	if (c->snd_una == c->snd_nxt && !c->messages)
+	if (c->snd_una == c->snd_nxt && !c->messages && !c->lent)
 		tp_flight_drop(c);
 	if (c->snd.size)
 		t->ops.idle(t->ctx, c->snd.data, c->snd.size);

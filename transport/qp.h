@@ -193,6 +193,12 @@ static inline struct tp_parts *tp_parts_for(const struct tp *t, size_t len)
 {
 	return len >= TP_PIECES_MIN ? t->parts : NULL;
 }
+/* mr: whose memory it is; NULL: no region's. */
+static inline void tp_parts_add(struct tp_parts *parts, struct tp_mr *mr, const uint8_t *at, size_t len)
+{
+	parts->mr[parts->n] = mr;
+	parts->piece[parts->n++] = (struct tp_piece){at, (uint32_t)len};
+}
 /* Does no packet refer to the memory of this request? If one does, tp_qp_released() follows. */
 bool tp_hold_is_over(struct tp_qp *qp, const struct tp_swqe *w);
 void tp_holds_free(struct tp *t);
@@ -235,13 +241,15 @@ void tp_qp_sent(struct tp_qp *qp, enum tp_wc_status status);
 bool tp_requester_has(const struct tp_qp *qp);
 /* Something waits for the peer, and nothing is under way that would bring news of it. */
 bool tp_requester_waits(const struct tp_qp *qp);
+/* Does what is to be sent next not fit into one packet? */
+bool tp_requester_exceeds(const struct tp_qp *qp);
 /* Chooses what the packet of this number carries, from now on, and says how many bytes and whether it is FIN.
  */
 void tp_requester_take(struct tp_qp *qp, uint64_t psn, struct tp_sent *s);
-/* Writes the extension and the bytes of the packet of this number; the extension's length. *flags gets what
- * belongs to it. */
-size_t tp_requester_put(const struct tp_qp *qp, uint64_t psn, size_t len, uint8_t *ext, enum wire_opcode *op,
-	unsigned *flags);
+/* Writes the extension and the bytes [from, from + len) of the packet of this number; the extension's length.
+ * *flags gets what belongs to it. */
+size_t tp_requester_put(const struct tp_qp *qp, uint64_t psn, uint32_t from, size_t len, uint8_t *ext,
+	enum wire_opcode *op, unsigned *flags);
 /* The peer has acknowledged something, or answered. */
 void tp_requester_progress(struct tp_qp *qp);
 void tp_requester_credit(struct tp_qp *qp, const struct wire_packet *p);

@@ -23,11 +23,31 @@ static void place(struct tp_conn *c, const struct wire_packet *p)
 		tp_ring_put(&c->rcv, p->offset, p->payload, p->payload_len);
 }
 
-static void advance(struct tp_conn *c, size_t len, bool fin, unsigned *events)
+/* What is too much for the reader goes into the ring. */
+static void land(struct tp_conn *c, const struct wire_packet *p)
 {
-	c->rcv_nxt++;
+	struct tp_landing *l = &c->landing;
+	size_t n = l->len - l->done;
+
+	if (n > p->payload_len)
+		n = p->payload_len;
+	memcpy(l->data + l->done, p->payload, n);
+	tp_ring_put(&c->rcv, p->offset + n, p->payload + n, p->payload_len - n);
+	l->done += (uint32_t)n;
+	c->rcv_read += n;
+	c->lands = l->done < l->len;
+}
+
+/* Has its reader nothing to do yet? The ring is made larger by who reads. */
+static bool lands_on(const struct tp_conn *c)
+{
+	return c->landing.done < c->landing.low && !c->rcv_fin && !c->limited;
+}
+
+static void advance(struct tp_conn *c, size_t len, bool fin, bool whole, unsigned *events)
+{
+	c->rcv_nxt += whole;
 	c->rcv_off += len;
-	c->bytes_received = c->rcv_off;
 	if (c->read_shut)
 		c->rcv_read = c->rcv_off;
 	if (fin)
@@ -78,7 +98,7 @@ static bool drain_early(struct tp_conn *c, unsigned *events)
 		if (e->off != (uint32_t)c->rcv_off || c->rcv_fin)
 			return violation(c);
 		tp_bits_clear(&r->have, c->rcv_nxt);
-		advance(c, e->len, e->flags & EARLY_FIN, events);
+		advance(c, e->len, e->flags & EARLY_FIN, true, events);
 	}
 	tp_early_drained(c);
 	return true;
@@ -105,6 +125,7 @@ static bool receive_early(struct tp_conn *c, const struct wire_packet *p, uint32
 	e->len = (uint16_t)p->payload_len;
 	e->flags = p->flags & WIRE_F_FIN ? EARLY_FIN : 0;
 	place(c, p);
+	c->lands = false; /* these bytes come next, and they are in the ring */
 	return true;
 }
 
@@ -116,16 +137,10 @@ static bool receive_message(struct tp_conn *c, const struct wire_packet *p, uint
 	return violation(c);
 }
 
-bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *events)
+static bool receive(struct tp_conn *c, const struct wire_packet *p, int32_t ahead, unsigned *events)
 {
-	int32_t ahead = (int32_t)(p->psn - (uint32_t)c->rcv_nxt);
 	bool fin = p->flags & WIRE_F_FIN;
 
-	if (__builtin_expect(ahead < 0, 0)) {
-		c->tp->stats.rx_duplicate++;
-		tp_ack_soon(c);
-		return true;
-	}
 	if (__builtin_expect(c->messages || p->msg.op != WIRE_OP_STREAM, 0))
 		return receive_message(c, p, (uint32_t)ahead, events);
 	if (c->rcv_fin || p->offset > c->rcv_limit || p->payload_len > c->rcv_limit - p->offset)
@@ -140,14 +155,61 @@ bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *e
 	}
 	if (p->offset != c->rcv_off)
 		return violation(c);
-	place(c, p);
-	advance(c, p->payload_len, fin, events);
+	if (c->rcv_read == c->rcv_off && !c->reorder)
+		tp_ring_rewind(&c->rcv, c->rcv_off);
+	if (__builtin_expect(c->lands, 0))
+		land(c, p);
+	else
+		place(c, p);
+	advance(c, p->payload_len, fin, !p->more, events);
+	if (__builtin_expect(c->lands, 0) && lands_on(c))
+		*events &= ~TP_EV_READABLE;
 	if (__builtin_expect(c->reorder != NULL, 0)) {
 		tp_ack_soon(c);
 		return drain_early(c, events);
 	}
 	tp_ack_received(c, p->flags);
 	return true;
+}
+
+/*
+ * A sender whose path has become too narrow for a packet repeats it in pieces. They are taken in their order,
+ * when it is the packet's turn; an ACK says how far that has come. Pieces may be cut anew, or the packet
+ * come as a whole after all: what is known of it is skipped.
+ */
+static bool receive_piece(struct tp_conn *c, const struct wire_packet *p, int32_t ahead, unsigned *events)
+{
+	struct wire_packet rest = *p;
+	size_t from = p->piece ? p->piece_off : 0, known = c->rcv_piece - from;
+
+	tp_ack_soon(c);
+	if (ahead || (c->messages && !c->qp))
+		return p->piece ? true : receive(c, p, ahead, events);
+	if (from > c->rcv_piece || (p->more && known >= p->payload_len))
+		return true;
+	if (known && known >= p->payload_len)
+		return violation(c);
+	rest.payload += known;
+	rest.payload_len -= known;
+	rest.offset += known;
+	rest.msg.offset += (uint32_t)known;
+	rest.msg.remote += known;
+	c->rcv_piece = p->more ? (uint16_t)(from + p->payload_len) : 0;
+	return receive(c, &rest, 0, events);
+}
+
+bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *events)
+{
+	int32_t ahead = (int32_t)(p->psn - (uint32_t)c->rcv_nxt);
+
+	if (__builtin_expect(ahead < 0, 0)) {
+		c->tp->stats.rx_duplicate++;
+		tp_ack_soon(c);
+		return true;
+	}
+	if (__builtin_expect(p->piece | c->rcv_piece, 0))
+		return receive_piece(c, p, ahead, events);
+	return receive(c, p, ahead, events);
 }
 
 /* The ring becomes four times as large, up to its bound. */
@@ -188,4 +250,28 @@ void tp_receive_window(struct tp_conn *c)
 		tp_ack_soon(c); /* the peer may be waiting for it */
 	else
 		tp_ack_later(c, c->tp->now);
+}
+
+int tp_land(struct tp_conn *c, void *data, size_t len, size_t low)
+{
+	if (c->landing.data || c->rcv_off != c->rcv_read || c->reorder || c->rcv_fin || c->state != CONN_OPEN)
+		return -EBUSY;
+	if (len > TP_RING_LIMIT)
+		len = TP_RING_LIMIT;
+	c->landing = (struct tp_landing){
+		.data = data, .len = (uint32_t)len, .low = (uint32_t)(low < len ? low : len)};
+	c->lands = true;
+	return 0;
+}
+
+size_t tp_land_end(struct tp_conn *c)
+{
+	size_t n = c->landing.done;
+
+	c->lands = false;
+	c->landing.data = NULL;
+	c->landing.done = 0;
+	if (n)
+		tp_receive_window(c);
+	return n;
 }

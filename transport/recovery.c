@@ -30,6 +30,22 @@ static void update_min(struct tp_conn *c, uint64_t rtt, uint64_t now)
 	c->min_rtt = c->min_rtt_old && c->min_rtt_old < c->min_rtt_new ? c->min_rtt_old : c->min_rtt_new;
 }
 
+/* Twice as long as answers took lately, which is more than round trips tell: the ACK may wait for the peer's
+ * application to call us. An answer that came after a probe was lost, or took longer than was thought. */
+static void update_probe(struct tp_conn *c)
+{
+	uint64_t last = c->probe_interval;
+	uint64_t wait = c->answered_probes ? last + last / 2 : last - last / 8;
+
+	if (wait < 2 * c->rack_rtt)
+		wait = 2 * c->rack_rtt;
+	if (wait < TP_MIN_PROBE)
+		wait = TP_MIN_PROBE;
+	if (wait > TP_MAX_PROBE)
+		wait = TP_MAX_PROBE;
+	c->probe_interval = wait > 2 * c->srtt ? wait : 2 * c->srtt;
+}
+
 /* RFC 6298, in ns. */
 static void update_rtt(struct tp_conn *c, uint64_t rtt)
 {
@@ -44,7 +60,7 @@ static void update_rtt(struct tp_conn *c, uint64_t rtt)
 		c->rttvar = (3 * c->rttvar + diff) / 4;
 		c->srtt = (7 * c->srtt + rtt) / 8;
 	}
-	c->probe_interval = 2 * c->srtt > TP_MIN_PROBE ? 2 * c->srtt : TP_MIN_PROBE;
+	update_probe(c);
 }
 
 uint64_t tp_recovery_echo(struct tp_conn *c, uint32_t echo)
@@ -103,9 +119,11 @@ static void mark_lost(struct tp_conn *c, uint64_t psn, struct tp_sent *s)
 {
 	tp_bits_set(&c->flight->lost, psn);
 	c->lost++;
-	c->newly_lost++;
 	c->pipe--;
+	if (s->flags & SENT_PROBE)
+		return; /* for its size, not for congestion */
 	s->flags |= SENT_JUDGED;
+	c->newly_lost++;
 	if (!c->recovering) {
 		c->recovering = true;
 		c->recovery_end = c->snd_nxt;
@@ -147,6 +165,15 @@ void tp_recovery_detect(struct tp_conn *c, uint64_t now)
 	c->reorder_at = next;
 	if (next != NEVER)
 		tp_conn_timer(c, next);
+}
+
+void tp_recovery_give_up(struct tp_conn *c)
+{
+	if (!c->sent_mask)
+		return; /* a packet alone is not looked after */
+	for (uint64_t psn = c->snd_una; psn < c->snd_nxt; psn++)
+		if (!tp_bits_test(&c->flight->sacked, psn) && !tp_bits_test(&c->flight->lost, psn))
+			mark_lost(c, psn, &c->sent[psn & c->sent_mask]);
 }
 
 static bool outstanding(const struct tp_conn *c)
@@ -202,10 +229,8 @@ static bool probe(struct tp_conn *c, uint64_t now)
 		c->probes++;
 	if (c->probes > 1)
 		tp_repath_timeout(c);
-	if (outstanding(c))
-		c->probe_due = true;
-	else
-		c->ping_due = true;
+	c->probe_due = outstanding(c);
+	c->ping_due = !c->probe_due || (c->probes > 1 && tp_pmtu_doubts(c));
 	tp_conn_mark(c);
 	tp_recovery_arm(c, now);
 	if (c->probe_at > dead && now < dead)

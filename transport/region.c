@@ -237,10 +237,7 @@ void tp_sge_gather(const struct tp_sge *sg, uint32_t off, void *to, size_t len)
 
 static void add_piece(void *ctx, struct tp_mr *mr, uint8_t *at, size_t len)
 {
-	struct tp_parts *parts = ctx;
-
-	parts->mr[parts->n] = mr;
-	parts->piece[parts->n++] = (struct tp_piece){at, (uint32_t)len};
+	tp_parts_add(ctx, mr, at, len);
 }
 
 void tp_sge_pieces(const struct tp_sge *sg, uint32_t off, size_t len, struct tp_parts *parts)

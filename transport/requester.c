@@ -68,17 +68,18 @@ static uint32_t capacity(const struct tp_qp *qp, uint32_t ext)
 	return qp->conn->mss + WIRE_STREAM_LEN - ext;
 }
 
-static uint32_t most(const struct tp_qp *qp, const struct tp_swqe *w)
+/* Of the extension, at most. */
+static uint32_t extension_len(const struct tp_swqe *w)
 {
 	switch (w->opcode) {
 	case TP_SEND:
-		return capacity(qp, w->flags & TP_HAS_IMM ? WIRE_SEND_IMM_LEN : WIRE_SEND_LEN);
+		return w->flags & TP_HAS_IMM ? WIRE_SEND_IMM_LEN : WIRE_SEND_LEN;
 	case TP_WRITE:
-		return capacity(qp, WIRE_WRITE_LEN);
+		return WIRE_WRITE_LEN;
 	case TP_WRITE_IMM:
-		return capacity(qp, WIRE_WRITE_IMM_LEN);
+		return WIRE_WRITE_IMM_LEN;
 	}
-	return 0; /* what asks has no bytes */
+	return WIRE_ATOMIC_LEN; /* what asks has no bytes */
 }
 
 static void take_answer(struct tp_qp *qp, uint64_t psn, struct tp_source *source, struct tp_sent *s)
@@ -87,6 +88,7 @@ static void take_answer(struct tp_qp *qp, uint64_t psn, struct tp_source *source
 	uint32_t room = capacity(qp, WIRE_READ_RESP_LEN), left = i->len - i->sent;
 
 	*source = (struct tp_source){SOURCE_ANSWER, qp->in_send, i->sent};
+	s->off = WIRE_READ_RESP_LEN;
 	s->len = (uint16_t)(left < room ? left : room);
 	i->sent += s->len;
 	if (i->sent < i->len)
@@ -107,11 +109,12 @@ static void begin(struct tp_qp *qp, struct tp_swqe *w)
 static void take_request(struct tp_qp *qp, uint64_t psn, struct tp_source *source, struct tp_sent *s)
 {
 	struct tp_swqe *w = swqe_at(qp, qp->sq_next);
-	uint32_t room = most(qp, w), left = w->len - w->sent;
+	uint32_t ext = extension_len(w), room = capacity(qp, ext), left = w->len - w->sent;
 
 	if (!w->begun)
 		begin(qp, w);
 	*source = (struct tp_source){SOURCE_REQUEST, qp->sq_next, w->sent};
+	s->off = ext;
 	s->len = is_read(w) ? 0 : (uint16_t)(left < room ? left : room);
 	w->sent += s->len;
 	w->end_psn = psn + 1;
@@ -121,12 +124,26 @@ static void take_request(struct tp_qp *qp, uint64_t psn, struct tp_source *sourc
 	qp->sq_next++;
 }
 
+bool tp_requester_exceeds(const struct tp_qp *qp)
+{
+	bool request = has_request(qp);
+	const struct tp_swqe *w;
+
+	if (has_answer(qp) && (qp->answers_turn || !request)) {
+		const struct tp_incoming *i = incoming_at(qp, qp->in_send);
+
+		return i->len - i->sent > capacity(qp, WIRE_READ_RESP_LEN);
+	}
+	w = request ? swqe_at(qp, qp->sq_next) : NULL;
+	return w && !is_read(w) && w->len - w->sent > capacity(qp, extension_len(w));
+}
+
 void tp_requester_take(struct tp_qp *qp, uint64_t psn, struct tp_sent *s)
 {
 	struct tp_source *source = &qp->sources[psn & qp->sources_mask];
 	bool answer = has_answer(qp), request = has_request(qp);
 
-	s->off = 0;
+	s->off = WIRE_ACK_LEN; /* of FIN */
 	s->len = 0;
 	if (answer && (qp->answers_turn || !request)) {
 		take_answer(qp, psn, source, s);
@@ -141,13 +158,6 @@ void tp_requester_take(struct tp_qp *qp, uint64_t psn, struct tp_sent *s)
 
 /* --- building ------------------------------------------------------------------------------------------ */
 
-static void put_piece(struct tp_parts *parts, struct tp_mr *mr, const uint8_t *at, size_t len)
-{
-	parts->mr[0] = mr;
-	parts->piece[0] = (struct tp_piece){at, (uint32_t)len};
-	parts->n = 1;
-}
-
 static void put_bytes(const struct tp_qp *qp, struct tp_swqe *w, uint32_t off, uint8_t *to, size_t len)
 {
 	struct tp_parts *parts = tp_parts_for(qp->tp, len);
@@ -155,7 +165,7 @@ static void put_bytes(const struct tp_qp *qp, struct tp_swqe *w, uint32_t off, u
 	if (parts)
 		parts->request = w;
 	if (parts && w->flags & TP_INLINE)
-		put_piece(parts, NULL, (const uint8_t *)w->sg + off, len);
+		tp_parts_add(parts, NULL, (const uint8_t *)w->sg + off, len);
 	else if (parts)
 		tp_sge_pieces(w->sg, off, len, parts);
 	else if (w->flags & TP_INLINE)
@@ -227,7 +237,7 @@ static size_t put_answer(const struct tp_qp *qp, const struct tp_source *source,
 	m->last = source->offset + len == i->len;
 	n = tp_wire_put_message(ext, m);
 	if (i->mr && parts)
-		put_piece(parts, i->mr, i->mr->addr + i->offset + source->offset, len);
+		tp_parts_add(parts, i->mr, i->mr->addr + i->offset + source->offset, len);
 	else if (i->mr)
 		memcpy(ext + n, i->mr->addr + i->offset + source->offset, len);
 	else
@@ -235,17 +245,18 @@ static size_t put_answer(const struct tp_qp *qp, const struct tp_source *source,
 	return n;
 }
 
-size_t tp_requester_put(
-	const struct tp_qp *qp, uint64_t psn, size_t len, uint8_t *ext, enum wire_opcode *op, unsigned *flags)
+size_t tp_requester_put(const struct tp_qp *qp, uint64_t psn, uint32_t from, size_t len, uint8_t *ext,
+	enum wire_opcode *op, unsigned *flags)
 {
-	const struct tp_source *source = &qp->sources[psn & qp->sources_mask];
+	struct tp_source source = qp->sources[psn & qp->sources_mask];
 	struct wire_message m = {.op = WIRE_OP_NONE};
 	size_t n = 0;
 
-	if (source->kind == SOURCE_REQUEST)
-		n = put_request(qp, source, len, ext, &m, flags);
-	else if (source->kind == SOURCE_ANSWER)
-		n = put_answer(qp, source, len, ext, &m);
+	source.offset += from;
+	if (source.kind == SOURCE_REQUEST)
+		n = put_request(qp, &source, len, ext, &m, flags);
+	else if (source.kind == SOURCE_ANSWER)
+		n = put_answer(qp, &source, len, ext, &m);
 	else /* FIN alone would be too short to be answered by RESET (FINISHED) */
 		n = tp_wire_put_ack(ext, 0, 0);
 	*op = m.op;

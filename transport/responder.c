@@ -13,6 +13,7 @@
 struct step {
 	uint8_t op; /* enum wire_opcode */
 	bool last;
+	bool more;	 /* of the packet's bytes: it is not over yet */
 	uint16_t number; /* low half */
 	uint32_t off;
 	uint16_t len;
@@ -286,7 +287,7 @@ static bool step(struct tp_conn *c, const struct step *s, unsigned *events)
 {
 	if (!step_by_kind(c->qp, s, events))
 		return false; /* and rcv_nxt says by which packet */
-	c->rcv_nxt++;
+	c->rcv_nxt += !s->more;
 	return true;
 }
 
@@ -346,6 +347,7 @@ bool tp_responder_input(struct tp_conn *c, const struct wire_packet *p, uint32_t
 {
 	const struct step s = {.op = p->msg.op,
 		.last = p->msg.last,
+		.more = p->more,
 		.number = (uint16_t)p->msg.number,
 		.off = (uint32_t)p->msg.offset,
 		.len = (uint16_t)p->payload_len};

@@ -33,6 +33,7 @@
 	X(rcv_read)                                                                                          \
 	X(rcv_limit)                                                                                         \
 	X(rcv_window)                                                                                        \
+	X(rcv_piece)                                                                                         \
 	X(mss)                                                                                               \
 	X(cwnd)                                                                                              \
 	X(snd_una)                                                                                           \
@@ -124,7 +125,6 @@
 	X(error)                                                                                             \
 	X(peer_token)                                                                                        \
 	X(cookie)                                                                                            \
-	X(bytes_received)                                                                                    \
 	X(packets_sent)                                                                                      \
 	X(packets_received)                                                                                  \
 	X(retransmits)                                                                                       \
@@ -141,6 +141,12 @@
 	X(tp)                                                                                                \
 	X(snd)                                                                                               \
 	X(sent)                                                                                              \
+	X(try_mss)                                                                                           \
+	X(piece)                                                                                             \
+	X(piece_due)                                                                                         \
+	X(lands)                                                                                             \
+	X(lent)                                                                                              \
+	X(landing)                                                                                           \
 	X(out)                                                                                               \
 	X(user)                                                                                              \
 	X(reorder)                                                                                           \
@@ -219,13 +225,13 @@ static struct cc_name name_of_cc(const struct tp *t)
 
 static void save_range(struct sd_pack *p, const struct tp_ring *r, uint64_t from, uint64_t to)
 {
-	size_t len = to - from, at, first;
+	size_t len = to - from, first;
+	const uint8_t *at;
 
 	if (!len)
 		return;
-	at = from & (r->size - 1);
-	first = r->size - at < len ? r->size - at : len;
-	sd_pack_bytes(p, r->data + at, first);
+	first = tp_ring_at(r, from, len, &at);
+	sd_pack_bytes(p, at, first);
 	sd_pack_bytes(p, r->data, len - first);
 }
 
@@ -287,6 +293,7 @@ static void save_each(struct tp_conn *c, void *pack)
 {
 	if (c->messages)
 		return;
+	tp_settle(c);
 	sd_pack_u32(pack, 1);
 	save_conn(pack, c);
 }
@@ -336,7 +343,26 @@ static bool is_sane(const struct tp *t, const struct tp_conn *c)
 		return false;
 	if (c->rcv_window > TP_BITS || c->snd_window > TP_BITS)
 		return false;
-	return c->state == CONN_FAILED || (index_of(c) < t->max_conns && !t->slots[index_of(c)]);
+	if (c->state == CONN_FAILED)
+		return true;
+	/* Who connects learns the size of packets from the answer. */
+	if (c->state != CONN_INIT_SENT &&
+		(c->mss < WIRE_MIN_PAYLOAD / 2 || tp_payload_with(c, c->mss) > c->path.max_payload))
+		return false;
+	return index_of(c) < t->max_conns && !t->slots[index_of(c)];
+}
+
+static bool is_size(uint16_t payload)
+{
+	return !payload || payload >= WIRE_MIN_PAYLOAD;
+}
+
+/* Connections to come have packets of these sizes. */
+static void restore_peers(struct tp *t, struct sd_unpack *u)
+{
+	sd_unpack_value(u, t->peer_hosts);
+	for (unsigned i = 0; i < TP_PEER_HOSTS; i++)
+		sd_unpack_check(u, is_size(t->peer_hosts[i].payload) && is_size(t->peer_hosts[i].probed));
 }
 
 static bool restore_ring(struct tp *t, struct sd_unpack *u, struct tp_ring *r, uint32_t size)
@@ -488,9 +514,9 @@ static void adapt(struct tp_conn *c, const struct how *how, uint64_t *due)
 	const struct tp *t = c->tp;
 	const struct cc_name cc = name_of_cc(t);
 
-	if (memcmp(&cc, &how->cc, sizeof cc)) {
+	if (c->mss && memcmp(&cc, &how->cc, sizeof cc)) {
 		memset(c->cc_state, 0, sizeof c->cc_state);
-		tp_conn_open_window(c);
+		tp_conn_open_window(c, 0);
 	}
 	/* Nobody could answer meanwhile, and who connects is not patient. */
 	if (c->state != CONN_INIT_SENT && c->state != CONN_INIT_RECEIVED)
@@ -542,6 +568,8 @@ static int restore_conn(
 		drop(c);
 		return -EPROTO;
 	}
+	if (c->state != CONN_INIT_SENT)
+		c->landing = (struct tp_landing){0}; /* nobody waits */
 	r = restore_memory(t, u, c);
 	if (r) {
 		drop(c);
@@ -595,7 +623,7 @@ int tp_restore(struct tp *t, uint64_t now, struct sd_unpack *u,
 		sd_unpack_value(u, *keys[i]);
 	sd_unpack_value(u, t->epoch);
 	sd_unpack_value(u, t->id_counter);
-	sd_unpack_value(u, t->peer_hosts);
+	restore_peers(t, u);
 	sd_unpack_value(u, t->stats);
 	sd_unpack_bytes(u, t->finished, t->max_conns * sizeof *t->finished);
 	first = sd_unpack_u32(u);

@@ -15,7 +15,6 @@
 #define LAST_RETRY	   (50 * SD_MS)
 #define PATIENT_ATTEMPTS   4  /* INITs that a full backlog ignores before it refuses */
 #define COOKIE_BUCKET_BITS 32 /* a cookie's age is counted in 2^32 ns; two buckets are good */
-#define PEER_CHECK	   SD_S
 
 int tp_connect(struct tp *t, uint64_t now, const struct tp_path *path, void *user, struct tp_conn **out)
 {
@@ -88,7 +87,8 @@ size_t tp_setup_build(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	else if (!c->initiator && c->ts_recent)
 		i.echo = c->ts_recent + (uint32_t)((now - c->ts_recent_at) >> 7);
 	tp_control_token(t, c->cid, i.token);
-	memcpy(i.cookie, c->cookie, sizeof i.cookie);
+	if (c->state == CONN_INIT_SENT) /* later it is something else, which is nobody's business */
+		memcpy(i.cookie, c->cookie, sizeof i.cookie);
 	c->init_due = false;
 	return tp_wire_put_init(buf, c->initiator ? WIRE_INIT : WIRE_INIT_ACK, &i);
 }
@@ -100,7 +100,6 @@ static void learn(struct tp_conn *c, const struct wire_init *i)
 
 	c->path.max_payload = max;
 	c->crc = i->features & WIRE_FEAT_CRC || (!c->initiator && c->tp->cfg.crc);
-	c->mss = (uint16_t)(max - WIRE_BASE_LEN - WIRE_STREAM_LEN - (c->crc ? WIRE_CRC_LEN : 0));
 	c->rcv_nxt = c->rcv_high = i->isn;
 	c->snd_limit = i->window < TP_RING_LIMIT ? i->window : TP_RING_LIMIT;
 	c->snd_window = i->window_packets < c->tp->cfg.window_packets ? i->window_packets
@@ -114,7 +113,8 @@ static void learn(struct tp_conn *c, const struct wire_init *i)
 	c->ts_recent = i->ts;
 	c->ts_recent_at = c->last_heard = c->progress = c->tp->now;
 	tp_conn_know_peer(c, i->src_cid);
-	tp_conn_open_window(c);
+	c->landing = (struct tp_landing){0}; /* no cookie any more */
+	tp_pmtu_open(c);
 }
 
 static void refuse(struct tp *t, const struct wire_init *i, enum tp_code code, const struct tp_rx *rx)
@@ -245,42 +245,13 @@ static void init_input(struct tp *t, const struct wire_init *i, const struct tp_
 		respond(t, l, i, rx);
 }
 
-/* A host whose boot epoch has changed has lost its connections: ask those of the old epoch whether they live.
- * Several processes of one host have different epochs, so this is done rarely and harms nobody who is alive.
- */
-static void check_restart(struct tp_conn *c)
-{
-	struct tp *t = c->tp;
-	struct tp_peer *p = &t->peer_hosts[sd_siphash64(&t->key_hash, c->path.peer.ip, 16) % 64];
-	bool changed = sd_addr_same_ip(&p->ip, &c->path.peer) && p->epoch != c->peer_epoch;
-
-	if (!changed || t->now - p->checked < PEER_CHECK) {
-		if (!changed) {
-			p->ip = c->path.peer;
-			p->epoch = c->peer_epoch;
-		}
-		return;
-	}
-	p->epoch = c->peer_epoch;
-	p->checked = t->now;
-	for (uint32_t i = 0; i < t->max_conns; i++) {
-		struct tp_conn *old = t->slots[i];
-
-		if (old && old->state == CONN_OPEN && old->peer_epoch != c->peer_epoch &&
-			sd_addr_same_ip(&old->path.peer, &c->path.peer)) {
-			old->ping_due = true;
-			tp_conn_mark(old);
-		}
-	}
-}
-
 void tp_setup_validated(struct tp_conn *c, uint32_t echo)
 {
 	tp_recovery_echo(c, echo);
 	tp_conn_opened(c);
 	c->tp->stats.conns_opened++;
 	tp_listener_ready(c);
-	check_restart(c);
+	tp_peer_check_restart(c);
 }
 
 static void init_ack_input(

@@ -8,6 +8,8 @@
 #include "transport/conn.h"
 
 #define SEND_RING_FREELY (256u << 10) /* a writer may have this much without the network asking for it */
+#define CACHE_LINE	 64u
+#define LOAN_AHEAD	 4096u /* bytes: how far ahead of the packets a loan is fetched from memory */
 
 /* How large the send ring may become now: what the network can have in flight, twice, or the free allowance.
  */
@@ -25,7 +27,7 @@ static void grow_send_ring(struct tp_conn *c, uint64_t want)
 {
 	uint32_t goal = send_ring_goal(c), size = c->snd.size;
 	struct tp *t = c->tp;
-	struct tp_ring bigger;
+	struct tp_ring bigger = {0};
 
 	if (!size && tp_pool_ring(t, &c->snd))
 		size = c->snd.size;
@@ -74,7 +76,64 @@ void tp_cork_start(struct tp_conn *c)
 	tp_conn_timer(c, c->cork_until);
 }
 
-ptrdiff_t tp_write(struct tp_conn *c, const void *data, size_t len)
+/* Packet by packet is too little at a time for the processor to guess what is read next. */
+static void fetch_ahead(const uint8_t *at, size_t len)
+{
+	for (size_t i = 0; i < len; i += CACHE_LINE)
+		__builtin_prefetch(at + LOAN_AHEAD + i);
+}
+
+size_t tp_loan_at(const struct tp_conn *c, uint64_t off, size_t len, const uint8_t **at)
+{
+	const struct tp_loan *l = &c->flight->loan;
+
+	if (off >= l->from && off < l->to) {
+		if (len > l->to - off)
+			len = l->to - off;
+		*at = l->data + (off - l->from);
+		fetch_ahead(*at, len);
+		return len;
+	}
+	if (off < l->from && l->from - off < len)
+		len = l->from - off;
+	return tp_ring_at(&c->snd, off, len, at);
+}
+
+void tp_settle(struct tp_conn *c)
+{
+	struct tp_loan *l = &c->flight->loan;
+	uint64_t from = l->from < c->snd_acked ? c->snd_acked : l->from;
+
+	if (!c->lent)
+		return;
+	c->lent = false;
+	if (from < l->to)
+		tp_ring_put(&c->snd, from, l->data + (from - l->from), l->to - from);
+}
+
+/* A loan is one piece of memory and of the stream: what does not go on where it ends is another one. */
+static void borrow(struct tp_conn *c, const uint8_t *data, size_t len)
+{
+	struct tp_loan *l = &c->flight->loan;
+
+	if (!c->lent || l->to != c->snd_end || l->data + (l->to - l->from) != data) {
+		tp_settle(c);
+		*l = (struct tp_loan){.data = data, .from = c->snd_end, .to = c->snd_end};
+		c->lent = true;
+	}
+	l->to += len;
+}
+
+/* Which a loan is kept with. */
+static bool has_flight(struct tp_conn *c)
+{
+	if (!c->sent_mask)
+		grow_sent(c);
+	return c->sent_mask;
+}
+
+static inline __attribute__((always_inline)) ptrdiff_t take(
+	struct tp_conn *c, const void *data, size_t len, bool lend)
 {
 	uint64_t queued = c->snd_end - c->snd_acked;
 
@@ -93,7 +152,12 @@ ptrdiff_t tp_write(struct tp_conn *c, const void *data, size_t len)
 	}
 	if (!len)
 		return 0;
-	tp_ring_put(&c->snd, c->snd_end, data, len);
+	if (!queued)
+		tp_ring_rewind(&c->snd, c->snd_end);
+	if (lend && has_flight(c))
+		borrow(c, data, len);
+	else
+		tp_ring_put(&c->snd, c->snd_end, data, len);
 	c->snd_end += len;
 	if (__builtin_expect(!tp_is_roomy(c->snd.size, c->snd_end - c->snd_acked), 0))
 		c->want_writable = true;
@@ -108,6 +172,16 @@ ptrdiff_t tp_write(struct tp_conn *c, const void *data, size_t len)
 	if (!c->queued && tp_output_new_data(c))
 		tp_conn_mark(c);
 	return (ptrdiff_t)len;
+}
+
+ptrdiff_t tp_write(struct tp_conn *c, const void *data, size_t len)
+{
+	return take(c, data, len, false);
+}
+
+ptrdiff_t tp_lend(struct tp_conn *c, const void *data, size_t len)
+{
+	return take(c, data, len, true);
 }
 
 void tp_set_cork(struct tp_conn *c, uint64_t now, bool on)

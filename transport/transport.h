@@ -133,7 +133,8 @@ struct tp_stats {
 	uint64_t retransmits, spurious_retransmits, tail_probes, timeouts;
 	uint64_t conns_opened, conns_accepted, conns_failed, inits_refused, cookies_sent, resets_sent;
 	uint64_t pool_empty;
-	uint64_t repaths; /* another UDP source port */
+	uint64_t repaths;     /* another UDP source port */
+	uint64_t black_holes; /* packets were too large for the path */
 };
 
 /* One connection, for people. */
@@ -144,6 +145,8 @@ struct tp_info {
 	uint64_t packets_sent, packets_received, retransmits;
 	uint64_t srtt_ns, min_rtt_ns, rto_ns;
 	uint32_t cwnd, in_flight; /* packets */
+	uint16_t payload;	  /* largest UDP payload that is sent; */
+	uint16_t mss;		  /* bytes of stream in it; 0: not known yet */
 	uint32_t send_ring, recv_ring, send_queued, recv_queued;
 };
 
@@ -156,9 +159,12 @@ void tp_destroy(struct tp *t);
 
 /* Takes one UDP payload. Any bytes are safe. pkt may be written to never, read until return. */
 void tp_input(struct tp *t, uint64_t now, const uint8_t *pkt, size_t len, const struct tp_rx *rx);
-/* This packet's turn will come, after some others; or (next) after the next one. A hint: with many
- * connections it is faster with both. Any bytes are safe. */
-void tp_expect(const struct tp *t, const uint8_t *pkt, size_t len, bool next);
+/* Are there so many connections that it is worth to expect packets? */
+bool tp_is_crowded(const struct tp *t);
+/* This packet's turn will come. A hint, which fetches what it needs: to be given for each step from 0 on,
+ * with other packets between them. Any bytes are safe. */
+#define TP_WARM_STEPS 3
+void tp_expect(const struct tp *t, const uint8_t *pkt, size_t len, unsigned step);
 /* Of n engines that share an address: which one is to get this packet? Its number, or TP_FOR_ALL. What begins
  * a connection goes to any one, but to the same again when it is repeated. Any bytes are safe. */
 #define TP_FOR_ALL -1
@@ -243,6 +249,11 @@ void tp_set_user(struct tp_conn *c, void *user);
  * output. Returns the bytes taken; 0: the ring is full (TP_EV_WRITABLE will follow). After tp_shutdown:
  * -EPIPE; failed: tp_error(); no memory for any ring: -ENOMEM. */
 ptrdiff_t tp_write(struct tp_conn *c, const void *data, size_t len);
+/* The same for a writer that waits for room: the bytes taken stay where they are and are sent from there.
+ * They may not change, or go, before tp_settle(), which copies into the ring what the peer does not have by
+ * then, and which the next tp_lend() does if its bytes do not follow in memory and stream. */
+ptrdiff_t tp_lend(struct tp_conn *c, const void *data, size_t len);
+void tp_settle(struct tp_conn *c);
 /* While on, packets smaller than the maximum are held back until more data, off, or 200 ms (MSG_MORE,
  * TCP_CORK). */
 void tp_set_cork(struct tp_conn *c, uint64_t now, bool on);
@@ -253,6 +264,13 @@ void tp_set_nagle(struct tp_conn *c, bool on);
  * arrived before a failure are still delivered, then tp_error(). peek leaves them and starts at skip. */
 ptrdiff_t tp_read(struct tp_conn *c, void *data, size_t len);
 ptrdiff_t tp_peek(const struct tp_conn *c, void *data, size_t len, size_t skip);
+/* For a reader that has found nothing and waits: bytes that come go straight to data instead of through the
+ * ring, and count as read. At most len; fewer if packets do not come in order, for then the ring has the next
+ * ones. TP_EV_READABLE rises when low bytes have come, or when no more will. data is the transport's until
+ * tp_land_end(). -EBUSY: there is something to read, another reader's landing, or no need to wait. */
+int tp_land(struct tp_conn *c, void *data, size_t len, size_t low);
+/* Returns how many bytes have come. */
+size_t tp_land_end(struct tp_conn *c);
 size_t tp_readable(const struct tp_conn *c); /* bytes */
 size_t tp_writable(const struct tp_conn *c); /* bytes that tp_write would take now, growth included */
 /* Is there room enough to tell a writer? TP_EV_WRITABLE rises when it becomes true. As with TCP a third of
@@ -287,7 +305,7 @@ static inline uint64_t tp_saved_name(const struct tp_conn *c)
 	return (uintptr_t)c;
 }
 /* Writes all connections, with their bytes, and what peers know this transport by. It can go on afterwards:
- * unless somebody else does. */
+ * unless somebody else does. Loans are settled; landings have to be over. */
 void tp_save(struct tp *t, uint64_t now, struct sd_pack *p);
 /* Tells versions apart whose fields differ. */
 uint64_t tp_save_format(void);

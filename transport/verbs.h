@@ -184,5 +184,8 @@ struct tp_recv_wr {
 int tp_post_send(struct tp_qp *qp, const struct tp_send_wr *wr);
 /* The same, but for -EPIPE. */
 int tp_post_recv(struct tp_qp *qp, const struct tp_recv_wr *wr);
+/* A request will be posted to send. A hint for those who have thousands of queue pairs, to be given for step
+ * 0 and then 1, with other requests between them. */
+void tp_expect_post(const struct tp_qp *qp, unsigned step);
 
 #endif

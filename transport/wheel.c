@@ -80,6 +80,13 @@ uint64_t tp_wheel_next(const struct tp_wheel *w)
 	return tick == UINT64_MAX ? UINT64_MAX : tick << TP_WHEEL_SHIFT;
 }
 
+struct tp_timer *tp_wheel_peek(const struct tp_wheel *w)
+{
+	const struct list *head = &w->slots[w->tick & 63];
+
+	return list_empty(head) ? NULL : container_of(head->next, struct tp_timer, node);
+}
+
 struct tp_timer *tp_wheel_expire(struct tp_wheel *w, uint64_t now)
 {
 	uint64_t target = now >> TP_WHEEL_SHIFT;

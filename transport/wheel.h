@@ -32,6 +32,8 @@ void tp_timer_init(struct tp_timer *t);
 void tp_timer_set(struct tp_wheel *w, struct tp_timer *t, uint64_t due);
 /* A time not after the earliest expiry (exact to a tick for what is near); UINT64_MAX: none. */
 uint64_t tp_wheel_next(const struct tp_wheel *w);
+/* A timer that expires in the tick that has been reached; NULL: none. */
+struct tp_timer *tp_wheel_peek(const struct tp_wheel *w);
 /* One timer that has expired by now, unset; NULL: no more. */
 struct tp_timer *tp_wheel_expire(struct tp_wheel *w, uint64_t now);
 

@@ -148,6 +148,20 @@ static bool decode_message(const uint8_t *x, size_t len, struct wire_message *m)
 	return false;
 }
 
+static bool decode_piece(const uint8_t *x, size_t len, struct wire_packet *out)
+{
+	unsigned flags = be16_get(x + 2);
+	uint32_t off;
+
+	if (len != WIRE_PIECE_LEN || flags & ~WIRE_P_MORE || out->piece)
+		return false;
+	off = be32_get(x + 4);
+	out->piece = true;
+	out->more = flags & WIRE_P_MORE;
+	out->piece_off = (uint16_t)off;
+	return off <= UINT16_MAX;
+}
+
 /* The extension that a DATA packet with this opcode has; 0: none. */
 static uint8_t extension_of(uint8_t op)
 {
@@ -188,6 +202,9 @@ static bool decode_extensions(
 				out->offset = be64_get(x + 4);
 			else if (own == WIRE_X_STREAM || !decode_message(x, len, &out->msg))
 				return false;
+		} else if (x[0] == WIRE_X_PIECE) {
+			if (!decode_piece(x, len, out))
+				return false;
 		} else if (x[0] & WIRE_X_CRITICAL) {
 			return false;
 		}
@@ -196,12 +213,20 @@ static bool decode_extensions(
 	return true;
 }
 
+/* What has bytes can come in pieces; what ends something is in the last one. */
+static bool is_sound_piece(const struct wire_packet *p)
+{
+	if (!p->payload_len || p->piece_off + p->payload_len > UINT16_MAX)
+		return false;
+	return !p->more || !(p->flags & WIRE_F_FIN || p->msg.last);
+}
+
 /* DATA: does what it has fit together? */
 static bool is_sound(struct wire_packet *p, uint8_t own, bool found)
 {
 	bool fin = p->flags & WIRE_F_FIN;
 
-	if (p->payload_len > UINT16_MAX || found != (own != 0))
+	if (p->payload_len > UINT16_MAX || found != (own != 0) || (p->piece && !is_sound_piece(p)))
 		return false;
 	switch (p->msg.op) {
 	case WIRE_OP_STREAM:
@@ -240,7 +265,7 @@ bool tp_wire_decode(const uint8_t *pkt, size_t len, struct wire_packet *out)
 	out->ack = be32_get(pkt + 20);
 	out->ts = be32_get(pkt + 24);
 	out->echo = be32_get(pkt + 28);
-	out->has_window = false;
+	out->has_window = out->piece = out->more = false;
 	out->sack_words = 0;
 	out->sack = NULL;
 	out->payload = pkt + hdr;
@@ -257,8 +282,9 @@ bool tp_wire_decode(const uint8_t *pkt, size_t len, struct wire_packet *out)
 	own = out->type == WIRE_DATA ? extension_of(pkt[2]) : 0;
 	if (!decode_extensions(pkt + WIRE_BASE_LEN, pkt + hdr, out, own, &found))
 		return false;
-	return out->type == WIRE_DATA ? is_sound(out, own, found)
-				      : out->type == WIRE_ACK && pkt[2] == WIRE_OP_NONE && !out->payload_len;
+	return out->type == WIRE_DATA
+		       ? is_sound(out, own, found)
+		       : out->type == WIRE_ACK && pkt[2] == WIRE_OP_NONE && !out->payload_len && !out->more;
 }
 
 static void put_head(uint8_t *b, enum wire_type type, unsigned code, size_t len)

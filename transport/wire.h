@@ -20,6 +20,7 @@
 #define WIRE_STREAM_LEN	 12 /* STREAM extension */
 #define WIRE_ACK_LEN	 12 /* ACK extension without SACK words */
 #define WIRE_SACK_WORDS	 14 /* at most; a pure ACK then has the largest header */
+#define WIRE_PIECE_LEN	 8  /* PIECE extension */
 #define WIRE_INIT_LEN	 104
 #define WIRE_NAK_LEN	 32
 #define WIRE_COOKIE_LEN	 40
@@ -71,6 +72,7 @@ enum wire_ext {
 	WIRE_X_READ_REQ = 5,
 	WIRE_X_READ_RESP = 6,
 	WIRE_X_ATOMIC = 7,
+	WIRE_X_PIECE = 0x81,
 	WIRE_X_CRITICAL = 0x80, /* a packet with an unknown extension that has this bit is dropped */
 };
 
@@ -83,6 +85,7 @@ enum wire_ext {
 #define WIRE_ATOMIC_LEN	   40
 #define WIRE_MAX_MESSAGE   (1u << 30)
 #define WIRE_M_LAST	   1u /* in the extension's flags: the last fragment */
+#define WIRE_P_MORE	   1u /* in those of PIECE: not the packet's last piece */
 
 enum wire_feature { WIRE_FEAT_CRC = 1 << 0, WIRE_FEAT_MESSAGES = 1 << 1 };
 
@@ -117,6 +120,9 @@ struct wire_packet {
 	uint8_t type, flags;
 	uint16_t credit; /* of messages: SSNs below this may be sent, low half */
 	bool has_window;
+	bool piece;	    /* DATA: only a part of the packet with this PSN, */
+	bool more;	    /* not the last one, */
+	uint16_t piece_off; /* from here on. ACK: so many bytes of packet ack have come */
 	uint16_t ce_count;
 	uint16_t sack_words;
 	uint32_t psn, ack, ts, echo;
@@ -208,6 +214,14 @@ static inline void tp_wire_put_stream(uint8_t *b, uint64_t offset)
 	b[1] = WIRE_STREAM_LEN / 4;
 	be16_put(b + 2, 0);
 	be64_put(b + 4, offset);
+}
+
+static inline void tp_wire_put_piece(uint8_t *b, size_t offset, bool more)
+{
+	b[0] = WIRE_X_PIECE;
+	b[1] = WIRE_PIECE_LEN / 4;
+	be16_put(b + 2, more ? WIRE_P_MORE : 0);
+	be32_put(b + 4, (uint32_t)offset);
 }
 
 /* Returns the extension's length; 0: the opcode has none. */

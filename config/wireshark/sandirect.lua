@@ -12,12 +12,13 @@ local DATA, ACK, INIT, INIT_ACK, INIT_NAK, COOKIE, RESET, FIND, FIND_REPLY = 1, 
 local TYPES = {"DATA", "ACK", "INIT", "INIT_ACK", "INIT_NAK", "COOKIE", "RESET", "FIND", "FIND_REPLY"}
 local NONE, STREAM, SEND, WRITE, WRITE_IMM, READ_REQ, READ_RESP, SWAP, ADD = 0, 1, 2, 3, 4, 5, 6, 7, 8
 local OPCODES = {[0] = "none", "STREAM", "SEND", "WRITE", "WRITE_IMM", "READ_REQ", "READ_RESP", "SWAP", "ADD"}
-local X_ACK, X_CRITICAL = 2, 0x80
-local EXTENSIONS = {"STREAM", "ACK", "SEND", "WRITE", "READ_REQ", "READ_RESP", "ATOMIC"}
+local X_ACK, X_PIECE, X_CRITICAL = 2, 0x81, 0x80
+local EXTENSIONS = {"STREAM", "ACK", "SEND", "WRITE", "READ_REQ", "READ_RESP", "ATOMIC", [X_PIECE] = "PIECE"}
 local CODES = {[0] = "OK", "NO_LISTENER", "REFUSED", "VERSION", "BUSY"}
 local REASONS = {[0] = "UNKNOWN", "ABORT", "CLOSED", "PROTOCOL", "TIMEOUT", "FINISHED", "ACCESS", "INVALID", "FAILED"}
 local FLAGS = {{1, "ACKREQ"}, {2, "RETX"}, {4, "FIN"}, {8, "SE"}, {16, "LIMITED"}, {32, "BYE"}, {64, "LATE"}, {128, "READY"}}
-local RETX, FIN, READY, LAST, FEATURE_CRC = 2, 4, 128, 1, 1
+local RETX, FIN, READY, LAST, MORE, FEATURE_CRC = 2, 4, 128, 1, 1, 1
+local PIECE_LENGTH, MOST = 8, 65535 -- MOST: bytes of a packet that comes in pieces
 
 -- The extension that an opcode has, and its length in bytes; SEND may also have an immediate.
 local OWN = {[STREAM] = {1, 12}, [SEND] = {3, 12}, [WRITE] = {4, 20}, [WRITE_IMM] = {4, 28}, [READ_REQ] = {5, 28},
@@ -56,6 +57,7 @@ field("ext.type", "uint8", "Type", base.DEC, EXTENSIONS)
 field("ext.length", "uint8", "Length (units of 4 bytes)")
 field("ext.flags", "uint16", "Flags", base.HEX)
 field("ext.flags.last", "bool", "LAST", 16, nil, LAST)
+field("ext.flags.more", "bool", "MORE", 16, nil, MORE)
 field("ext.value", "bytes", "Value")
 field("offset", "uint64", "Stream offset", base.DEC)
 field("backlog", "uint8", "Backlog (256ths)")
@@ -71,6 +73,7 @@ field("region_offset", "uint64", "Offset in the region", base.DEC)
 field("wanted", "uint32", "Bytes wanted")
 field("operand", "uint64", "Value to swap in or add", base.HEX)
 field("compare", "uint64", "Value to compare with", base.HEX)
+field("piece_offset", "uint32", "Offset in the packet that comes in pieces")
 field("payload", "bytes", "Payload")
 field("trailer", "uint32", "CRC32C", base.HEX)
 field("trailer.status", "uint8", "CRC32C status", base.DEC, {[0] = "wrong", "right"})
@@ -128,7 +131,7 @@ sandirect.prefs.trailer = Pref.enum("CRC32C trailer of DATA and ACK", 0,
 	"Whether they have one, if the capture does not have the connection's INIT_ACK",
 	{{1, "As it looks", 0}, {2, "Always", 1}, {3, "Never", 2}}, false)
 
--- --- layouts: {name, bytes}; no name: sent as 0 ---
+-- --- layouts: {name, bytes}; no name: sent as 0; a third one: what it is here, if the field is not the only one of its name ---
 
 local BASE = {{"flags", 1}, {"opcode", 1}, {"header_length", 1}, {"credits", 2}, {"ce_count", 2}, {"dst_cid", 8}, {"psn", 4}, {"ack", 4},
 	{"timestamp", 4}, {"echo", 4}}
@@ -152,8 +155,10 @@ local EXTENSION_LAYOUTS = {
 	{{"ext.flags", 2}, {"rsn", 4}, {"rkey", 8}, {"region_offset", 8}, {"wanted", 4}},
 	{{"ext.flags", 2}, {"rsn", 4}, {"message_offset", 4}},
 	{{"ext.flags", 2}, {"rsn", 4}, {"rkey", 8}, {"region_offset", 8}, {"operand", 8}, {"compare", 8}},
+	[X_PIECE] = {{"ext.flags", 2, "piece_flags"}, {"piece_offset", 4}},
 }
-local BITS = {flags = {}, features = {"features.crc32c", "features.messages"}, ["ext.flags"] = {"ext.flags.last"}}
+local BITS = {flags = {}, features = {"features.crc32c", "features.messages"}, ["ext.flags"] = {"ext.flags.last"},
+	piece_flags = {"ext.flags.more"}}
 for _, flag in ipairs(FLAGS) do
 	table.insert(BITS.flags, "flags." .. flag[2]:lower())
 end
@@ -337,7 +342,7 @@ end
 -- The fields of layout that lie before limit, from at on, into p and the tree. Returns what follows them.
 local function add_fields(p, tree, layout, at, limit)
 	for _, entry in ipairs(layout) do
-		local name, n = entry[1], entry[2]
+		local name, n, key = entry[1], entry[2], entry[3] or entry[1]
 		if at + n > limit then
 			break
 		end
@@ -347,10 +352,10 @@ local function add_fields(p, tree, layout, at, limit)
 		if name then
 			local range = p.tvb(at, n)
 			local item = tree:add(fields[name], range)
-			for _, b in ipairs(BITS[name] or {}) do
+			for _, b in ipairs(BITS[key] or {}) do
 				item:add(fields[b], range)
 			end
-			p[name] = n <= 4 and range:uint() or range:bytes():tohex()
+			p[key] = n <= 4 and range:uint() or range:bytes():tohex()
 		end
 		at = at + n
 	end
@@ -396,7 +401,7 @@ local function add_extension(p, at, length, own)
 		need(kind < X_CRITICAL, "an unknown critical extension")
 		return
 	end
-	need(kind == X_ACK or kind == own, "an extension of another opcode")
+	need(kind == X_ACK or kind == X_PIECE or kind == own, "an extension of another opcode")
 	need(not p.lengths[kind], "an extension that is there twice")
 	p.lengths[kind] = length
 	if kind == X_ACK then
@@ -436,10 +441,25 @@ local function check_message(p, length)
 	need((p.wanted or 0) <= 2 ^ 30, "more wanted than 2^30 bytes")
 end
 
+local function check_piece(p)
+	local length = p.lengths[X_PIECE]
+	if length then
+		need(length == PIECE_LENGTH, "a PIECE extension of another length")
+		need(p.piece_flags <= MORE, "unknown flags in an extension")
+		need(p.piece_offset <= MOST, "a piece from beyond what a packet has")
+	end
+	return length
+end
+
 local function check_data(p)
 	local fin = bit.band(p.flags, FIN) ~= 0
 	if p.opcode ~= NONE then
 		check_message(p, OWN[p.opcode][2])
+	end
+	if check_piece(p) then
+		need(p.payload_length > 0, "a piece of nothing")
+		need(p.piece_offset + p.payload_length <= MOST, "a piece that ends beyond what a packet has")
+		need(p.piece_flags ~= MORE or not fin and p["ext.flags"] ~= LAST, "an end before the last piece")
 	end
 	if p.opcode == STREAM then
 		need(p.payload_length > 0 or fin, "neither bytes nor FIN")
@@ -467,6 +487,7 @@ local function add_base(p)
 	if p.type == DATA then
 		check_data(p)
 	else
+		need(not check_piece(p) or p.piece_flags ~= MORE, "MORE in an ACK")
 		need(p.payload_length == 0, "payload where there is none")
 	end
 end
@@ -581,16 +602,26 @@ local function decimal(hex)
 	return tostring(UInt64.fromhex(hex))
 end
 
+-- "piece 0-1143 of " the packet with a PSN.
+local function piece_of(p)
+	if p.type ~= DATA or not p.piece_offset then
+		return ""
+	end
+	return string.format("%s %d-%d of ", p.piece_flags == MORE and "piece" or "last piece", p.piece_offset,
+		p.piece_offset + p.payload_length - 1)
+end
+
 local function base_line(p, memo)
-	local words = {memo.ports, p.opcode > STREAM and OPCODES[p.opcode] or TYPES[p.type], "PSN=" .. relative(p.psn, memo.isn),
-		"Ack=" .. relative(p.ack, memo.back_isn)}
+	local words = {memo.ports, p.opcode > STREAM and OPCODES[p.opcode] or TYPES[p.type],
+		piece_of(p) .. "PSN=" .. relative(p.psn, memo.isn), "Ack=" .. relative(p.ack, memo.back_isn)}
 	if memo.ports == nil then
 		table.remove(words, 1)
 	end
 	local ready = bit.band(p.flags, READY) ~= 0
 	for _, v in ipairs({{"Off", p.offset and decimal(p.offset)}, {"SSN", p.ssn}, {"RSN", p.rsn}, {"Off", p.message_offset},
 		{"Off", p.region_offset and decimal(p.region_offset)}, {"Want", p.wanted},
-		{"Len", p.type == DATA and p.payload_length}, {"Win", not ready and p.window and decimal(p.window)},
+		{"Pieces", p.type == ACK and p.piece_offset}, {"Len", p.type == DATA and p.payload_length},
+		{"Win", not ready and p.window and decimal(p.window)},
 		{"Credits", ready and p.credits}}) do
 		if v[2] then
 			table.insert(words, string.format("%s=%s", v[1], v[2]))

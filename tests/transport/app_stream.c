@@ -3,6 +3,7 @@
 #include "app_stream.h"
 
 #define FIRST_PORT 1000u
+#define LOAN	   16384u
 
 static uint8_t byte_at(const struct stream *s, unsigned writer, uint64_t off)
 {
@@ -60,11 +61,80 @@ static void write_some(struct stream *s, unsigned end, size_t len)
 	note_error(e);
 }
 
+static uint8_t *memory_of(size_t size)
+{
+	uint8_t *memory = malloc(size ? size : 1); /* the sanitizer knows where it ends */
+
+	require(memory);
+	return memory;
+}
+
+static void drop(uint8_t **memory)
+{
+	free(*memory);
+	*memory = NULL;
+}
+
+static void end_loan(struct stream_end *e)
+{
+	tp_settle(e->c);
+	drop(&e->lent);
+}
+
+/* Where the last loan ends, if there is one: in memory, and perhaps in the stream. */
+static void lend_some(struct stream *s, unsigned end, size_t len)
+{
+	struct stream_end *e = &s->end[end];
+	uint8_t *at;
+	ptrdiff_t n;
+
+	if (e->lent && e->lent_len + len > LOAN)
+		end_loan(e);
+	if (!e->lent) {
+		e->lent = memory_of(LOAN);
+		e->lent_len = 0;
+	}
+	at = e->lent + e->lent_len;
+	for (size_t i = 0; i < len; i++)
+		at[i] = byte_at(s, end, e->written + i);
+	n = tp_lend(e->c, at, len);
+	require(n <= (ptrdiff_t)len);
+	require(n >= 0 || tp_error(e->c) || e->shut);
+	if (n > 0) {
+		e->written += (uint64_t)n;
+		e->lent_len += (size_t)n;
+	}
+	note_error(e);
+}
+
 static void check_bytes(const struct stream *s, unsigned end, const uint8_t *buf, ptrdiff_t n, uint64_t from)
 {
 	for (ptrdiff_t i = 0; i < n; i++)
 		require(buf[i] == byte_at(s, !end, from + (uint64_t)i));
 	require(n <= 0 || from + (uint64_t)n <= s->end[!end].written);
+}
+
+static bool end_landing(struct stream *s, unsigned end)
+{
+	struct stream_end *e = &s->end[end];
+	size_t n;
+
+	if (!e->landing)
+		return false;
+	n = tp_land_end(e->c);
+	check_bytes(s, end, e->landing, (ptrdiff_t)n, e->read);
+	e->read += n;
+	drop(&e->landing);
+	return n;
+}
+
+static void land_some(struct stream *s, unsigned end, size_t len)
+{
+	struct stream_end *e = &s->end[end];
+
+	e->landing = memory_of(len);
+	if (tp_land(e->c, e->landing, len, len / 2))
+		drop(&e->landing);
 }
 
 static bool read_some(struct stream *s, unsigned end, size_t len)
@@ -104,6 +174,8 @@ static void close_end(struct stream_end *e, bool abort)
 	e->shut = e->closed = true;
 	tp_close(e->c, e->host->now, abort);
 	e->c = NULL;
+	drop(&e->lent); /* a close settles it */
+	drop(&e->landing);
 }
 
 void stream_step(struct stream *s, unsigned end, struct script *script)
@@ -113,12 +185,23 @@ void stream_step(struct stream *s, unsigned end, struct script *script)
 
 	if (!e->c)
 		return;
+	if (what >= 12 && what < 24)
+		end_landing(s, end);
 	switch (what) {
-	case 0 ... 11:
+	case 0 ... 8:
 		write_some(s, end, n * 32u);
 		break;
-	case 12 ... 21:
+	case 9 ... 10:
+		lend_some(s, end, n * 32u);
+		break;
+	case 11:
+		end_loan(e);
+		break;
+	case 12 ... 19:
 		read_some(s, end, n * 32u);
+		break;
+	case 20 ... 21:
+		land_some(s, end, n * 32u);
 		break;
 	case 22 ... 23:
 		peek_some(s, end, n * 4u);
@@ -134,7 +217,7 @@ void stream_step(struct stream *s, unsigned end, struct script *script)
 		break;
 	case 27:
 		tp_grow(e->c);
-		require(tp_readable(e->c) <= s->end[!end].written - e->read);
+		require(tp_readable(e->c) + e->c->landing.done <= s->end[!end].written - e->read);
 		require(tp_unsent(e->c) <= tp_unacked(e->c) && tp_unacked(e->c) <= e->written);
 		break;
 	case 28 ... 29:
@@ -159,6 +242,7 @@ bool stream_drain(struct stream *s)
 
 		if (!e->c)
 			continue;
+		moved |= end_landing(s, i);
 		while (read_some(s, i, 8192))
 			moved = true;
 		if (!e->shut && (tp_is_open(e->c) || e->failed)) {

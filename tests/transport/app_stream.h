@@ -13,6 +13,8 @@ struct stream_end {
 	struct puppet *host;
 	struct tp_conn *c; /* NULL: not yet, or closed */
 	uint64_t written, read;
+	uint8_t *lent, *landing; /* memory of its own that the transport uses */
+	size_t lent_len;
 	bool shut, closed, eof, failed;
 };
 

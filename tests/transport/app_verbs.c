@@ -20,7 +20,7 @@ static unsigned some_pieces(
 
 		for (unsigned k = 0; k < AREAS && b < 0xf0 && (!a->mr || a->pd != q->qp->pd); k++)
 			a = &v->areas[(b + k) % AREAS];
-		out[i] = (struct piece){a, script_byte(s) * 2u, script_byte(s) * 2u};
+		out[i] = (struct piece){a, script_byte(s) * 2u, script_byte(s) * (v->wide ? 4u : 2u)};
 		if (a->mr && b < 0xf0 && out[i].offset + out[i].len > a->len) {
 			out[i].offset %= a->len + 1;
 			out[i].len %= a->len - out[i].offset + 1;
@@ -223,7 +223,7 @@ void verbs_create(struct verbs *v, struct pair *q)
 	q->waits = false;
 }
 
-void verbs_open(struct verbs *v, struct script *s)
+void verbs_open(struct verbs *v, struct script *s, bool wide)
 {
 	static const uint32_t bases[] = {0, 0xfffffffe, 0xfffd, 0x7ffffffe};
 	static const uint8_t plain[] = {0, 200};
@@ -237,7 +237,8 @@ void verbs_open(struct verbs *v, struct script *s)
 	v->p.cfg.window_packets = 32u << b % 4;
 	v->p.cfg.crc = b & 8;
 	v->p.cfg.cc = b & 16 ? &tp_cc_fixed : &tp_cc_swift;
-	v->p.max_payload = b & 32 ? WIRE_MIN_PAYLOAD : 576;
+	v->wide = wide;
+	v->p.max_payload = wide ? 8972 : b & 32 ? WIRE_MIN_PAYLOAD : 576;
 	v->base = bases[b >> 6];
 	puppet_start(&v->p);
 	t = v->p.tp;

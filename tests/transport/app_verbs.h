@@ -31,6 +31,7 @@ struct verbs {
 	struct tp_pd *pds[2];
 	struct tp_cq *scq, *rcq; /* of all queue pairs */
 	uint32_t base;		 /* where SSNs and RSNs begin */
+	bool wide;		 /* messages are larger than packets */
 };
 
 static inline struct tp_conn *pair_conn(const struct pair *q)
@@ -43,9 +44,9 @@ static inline bool pair_is_open(const struct pair *q)
 	return pair_conn(q) && pair_conn(q)->state == CONN_OPEN && !q->qp->error;
 }
 
-/* With a listener, all regions, and queue pairs that are not connected. The script says of what kind it is.
- */
-void verbs_open(struct verbs *v, struct script *s);
+/* With a listener, all regions, and queue pairs that are not connected. The script says of what kind it is;
+ * wide: packets may be larger than is used untried. */
+void verbs_open(struct verbs *v, struct script *s, bool wide);
 /* Polls all there is, and destroys everything; nothing may be left. */
 void verbs_close(struct verbs *v);
 /* A fresh queue pair, whose peer would connect. */

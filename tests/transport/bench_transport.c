@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What the transport alone costs: two endpoints in one thread, packets handed over in memory, real time.
- *   bench_transport [messages]
+ *   bench_transport [messages [row [on|off]]]
  * Prints nanoseconds and cycles for each message of a ping-pong, each packet of a stream, and the same of a
  * queue pair, with one reading of the clock for each round. The engine's way of driving is imitated: input,
  * timers, output until nothing is due.
@@ -369,8 +369,12 @@ int main(int argc, char **argv)
 	unsigned long n = argc > 1 ? strtoul(argv[1], NULL, 10) : 2000000;
 
 	for (int crc = 1; crc >= 0; crc--) {
-		for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+		for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+			if ((argc > 2 && strcmp(argv[2], rows[i].what)) ||
+				(argc > 3 && strcmp(argv[3], crc ? "on" : "off")))
+				continue;
 			measure(&rows[i], crc, n);
+		}
 	}
 	return 0;
 }

@@ -17,7 +17,7 @@ def packet(rng, packets):
         elif how < 0.6:
             b[at] ^= 1 << rng.randrange(8)
         elif how < 0.9:
-            b[min(rng.choice((0, 1, 2, 3, 3, 6, 32, 33, 33, 35, 45)), len(b) - 1)] = rng.choice((0, 1, 2, 3, 5, 8, 11, 13, 0x80, 0xff))
+            b[min(rng.choice((0, 1, 2, 3, 3, 6, 32, 33, 33, 35, 45)), len(b) - 1)] = rng.choice((0, 1, 2, 3, 5, 8, 11, 13, 0x80, 0x81, 0xff))
         else:
             b += rng.choice(packets)[at:]
     if rng.random() < 0.7:

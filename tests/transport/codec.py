@@ -10,8 +10,11 @@ DATA, ACK, INIT, INIT_ACK, INIT_NAK, COOKIE, RESET, FIND, FIND_REPLY = range(1, 
 FLAGS = {"ACKREQ": 1, "RETX": 2, "FIN": 4, "SE": 8, "LIMITED": 16, "BYE": 32, "LATE": 64, "READY": 128}
 NONE, STREAM, SEND, WRITE, WRITE_IMM, READ_REQ, READ_RESP, SWAP, ADD = range(9)
 X_STREAM, X_ACK, X_SEND, X_WRITE, X_READ_REQ, X_READ_RESP, X_ATOMIC = range(1, 8)
+X_PIECE = 0x81
 X_CRITICAL = 0x80
 LAST = 1
+MORE = 1
+MOST = 65535  # bytes of a packet that comes in pieces
 VERSION = 1
 BASE_LENGTH = 32
 TRAILER_LENGTH = 4
@@ -40,11 +43,13 @@ EXTENSIONS = {
     X_READ_REQ: (("flags", 2), ("rsn", 4), ("rkey", 8), ("region_offset", 8), ("wanted", 4)),
     X_READ_RESP: (("flags", 2), ("rsn", 4), ("message_offset", 4)),
     X_ATOMIC: (("flags", 2), ("rsn", 4), ("rkey", 8), ("region_offset", 8), ("operand", 8), ("compare", 8)),
+    X_PIECE: (("flags", 2), ("piece_offset", 4)),
 }
 # The extension that an opcode has, and its length; SEND may also have an immediate.
 OWN = {STREAM: (X_STREAM, 12), SEND: (X_SEND, 12), WRITE: (X_WRITE, 20), WRITE_IMM: (X_WRITE, 28), READ_REQ: (X_READ_REQ, 28),
        READ_RESP: (X_READ_RESP, 12), SWAP: (X_ATOMIC, 40), ADD: (X_ATOMIC, 40)}
 SEND_IMMEDIATE_LENGTH = 16
+PIECE_LENGTH = 8
 
 
 class Malformed(Exception):
@@ -195,7 +200,7 @@ def get_extensions(raw, own):
         kind, length = raw[0], raw[1] * 4
         require(length, "an extension of length 0")
         require(length <= len(raw), "an extension that is longer than the header")
-        require(kind not in EXTENSIONS or kind in (own, X_ACK), "an extension of another opcode")
+        require(kind not in EXTENSIONS or kind in (own, X_ACK, X_PIECE), "an extension of another opcode")
         require(kind not in EXTENSIONS or all(x["type"] != kind for x in out), "an extension that is there twice")
         require(kind in EXTENSIONS or not kind & X_CRITICAL, "an unknown critical extension")
         out.append(get_extension(kind, raw[:length]))
@@ -213,12 +218,32 @@ def check_message(opcode, x):
     require(x.get("wanted", 0) <= 2 ** 30, "more wanted than 2^30 bytes")
 
 
+def piece_of(p):
+    """The PIECE extension, if there is one."""
+    x = next((x for x in p["extensions"] if x["type"] == X_PIECE), None)
+    if x:
+        require(x["length"] * 4 == PIECE_LENGTH, "a PIECE extension of another length")
+        require(not x["flags"] & ~MORE, "unknown flags in an extension")
+        require(x["piece_offset"] <= MOST, "a piece from beyond what a packet has")
+    return x
+
+
+def check_piece(p, x, ends):
+    length = len(p["payload"]) // 2
+    require(length, "a piece of nothing")
+    require(x["piece_offset"] + length <= MOST, "a piece that ends beyond what a packet has")
+    require(not x["flags"] & MORE or not ends, "an end before the last piece")
+
+
 def check_data(p):
     opcode, fin, payload = p["opcode"], p["flags"] & FLAGS["FIN"], p["payload"]
     own = [x for x in p["extensions"] if opcode in OWN and x["type"] == OWN[opcode][0]]
     require(opcode == NONE or own, "the opcode's extension is missing")
     if own:
         check_message(opcode, own[0])
+    piece = piece_of(p)
+    if piece:
+        check_piece(p, piece, fin or (own and own[0].get("flags", 0) & LAST))
     if opcode == STREAM:
         require(payload or fin, "neither bytes nor FIN")
     elif opcode == NONE:
@@ -243,6 +268,8 @@ def decode_base(p, packet):
     if data:
         check_data(p)
     else:
+        piece = piece_of(p)
+        require(not piece or not piece["flags"] & MORE, "MORE in an ACK")
         require(not p["payload"], "payload where there is none")
     return p
 

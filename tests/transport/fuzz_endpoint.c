@@ -41,6 +41,7 @@ static void check_conn(const struct tp_conn *c)
 	require(c->rcv_read <= c->rcv_off && c->rcv_off <= c->rcv_limit);
 	require(!c->rcv.size || c->rcv_limit - c->rcv_read <= c->rcv.size);
 	require((c->cwnd || c->pace_at != NEVER) && c->cwnd <= c->tp->cfg.window_packets);
+	require(!c->piece || (c->snd_una != c->snd_nxt && c->piece < c->sent[c->snd_una & c->sent_mask].len));
 }
 
 static void check(void)
@@ -64,6 +65,27 @@ static void data_packet(struct script *s, struct peer *q)
 	peer_data(&p, q, psn, off, zeros, script_byte(s) * 8u, script_byte(s));
 }
 
+/* Of the packet that comes next, mostly: what follows what has come, or is known in part, or leaves a gap. */
+static void piece_packet(struct script *s, struct peer *q)
+{
+	static const uint8_t zeros[2048];
+	const struct tp_conn *c = q->c;
+	unsigned b = script_byte(s), known = c ? c->rcv_piece : 0;
+	uint32_t psn = (uint32_t)(c ? c->rcv_nxt : q->psn);
+	uint64_t off = c ? c->rcv_off - known : q->off;
+
+	q->piece.is = true;
+	q->piece.more = b & 1;
+	q->piece.off = (uint16_t)(known + (b & 2 ? (uint64_t)delta(s) : 0));
+	if (!(b & 28)) {
+		psn += (uint32_t)delta(s);
+		off += (uint64_t)delta(s);
+	}
+	peer_data(&p, q, psn, off + q->piece.off, zeros, script_byte(s) * 8u,
+		b & 0xe0 ? b >> 7 : script_byte(s));
+	q->piece.is = false;
+}
+
 static void ack_packet(struct script *s, struct peer *q)
 {
 	const struct tp_conn *c = q->c;
@@ -79,6 +101,15 @@ static void ack_packet(struct script *s, struct peer *q)
 	q->their_ts = tp_timestamp(p.now) - (uint32_t)delta(s);
 	peer_ack(
 		&p, q, (uint32_t)(c ? c->snd_una : q->ack) + (uint32_t)delta(s), sack, words, script_byte(s));
+}
+
+/* The oldest packet in flight comes in pieces. */
+static void ack_of_pieces(struct script *s, struct peer *q)
+{
+	q->piece.is = true;
+	q->piece.off = (uint16_t)((q->c ? q->c->piece : 0) + (uint64_t)delta(s) * (script_byte(s) & 63));
+	ack_packet(s, q);
+	q->piece.is = false;
 }
 
 /* Bytes of the script as a packet, with id and trailer put right. */
@@ -103,7 +134,8 @@ static void raw_packet(struct script *s, const struct peer *q)
 
 static void application(struct script *s, struct peer *q)
 {
-	static uint8_t buf[1 << 16];
+	static uint8_t buf[1 << 16], landing[CONNS][1 << 14];
+	static const uint8_t loan[1 << 15];
 	unsigned what = script_byte(s), n = script_byte(s) * 64u;
 
 	if (!q->c) {
@@ -111,7 +143,7 @@ static void application(struct script *s, struct peer *q)
 			q->c = tp_accept(p.listener, q);
 		return;
 	}
-	switch (what % 12) {
+	switch (what % 16) {
 	case 0:
 	case 1:
 	case 2:
@@ -142,6 +174,17 @@ static void application(struct script *s, struct peer *q)
 	case 11:
 		tp_close(q->c, p.now, n & 64);
 		q->c = NULL;
+		break;
+	case 12:
+	case 13:
+		tp_lend(q->c, loan + what, n);
+		break;
+	case 14:
+		tp_settle(q->c);
+		break;
+	case 15:
+		if (tp_land(q->c, landing[q - peers], n, n / 2) == -EBUSY)
+			tp_land_end(q->c);
 		break;
 	}
 }
@@ -337,13 +380,17 @@ static void step(struct script *s)
 	case 0:
 	case 1:
 	case 2:
-	case 3:
 		data_packet(s, q);
+		break;
+	case 3:
+		piece_packet(s, q);
 		break;
 	case 4:
 	case 5:
-	case 6:
 		ack_packet(s, q);
+		break;
+	case 6:
+		ack_of_pieces(s, q);
 		break;
 	case 7:
 	case 8:
@@ -378,13 +425,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct script s = {data, data + len};
 	struct tp_path path;
+	unsigned b;
 
 	puppet_init(&p);
 	p.cfg.max_conns = 16;
 	p.cfg.window_packets = 32u << script_byte(&s) % 6;
 	p.cfg.ring_min = 4096;
 	p.cfg.ring_max = 65536;
-	p.cfg.crc = script_byte(&s) & 1;
+	b = script_byte(&s);
+	p.cfg.crc = b & 1;
+	if (b & 2)
+		p.max_payload = 8972;
 	p.cfg.cc = script_byte(&s) & 1 ? &tp_cc_fixed : &tp_cc_swift;
 	puppet_start(&p);
 	puppet_listen(&p, 4);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * libFuzzer target: two endpoints, with streams and queue pairs between them, and a link that does what the
- * script says: it loses, repeats, reorders, delays, damages and marks. Programs write, read, post and poll in
- * between. What arrives has to be what was sent, once and in order. When the script is over the link is good:
- * then all arrives, or, if the link was to blame, both ends come to know that it does not, before long; and
- * in the end nothing is left.
+ * script says: it loses, repeats, reorders, delays, damages and marks, and becomes too narrow for packets.
+ * Programs write, read, post and poll in between. What arrives has to be what was sent, once and in order.
+ * When the script is over the link is good: then all arrives, or, if the link was to blame, both ends come to
+ * know that it does not, before long; and in the end nothing is left.
  */
 #include <string.h>
 
@@ -14,6 +14,8 @@
 #define STREAMS	  3
 #define CHANNELS  2
 #define LINK_MAX  192
+#define WIDE	  8972 /* UDP payload that hosts take */
+#define NARROW	  1200 /* and that every link does */
 #define STEPS_MAX 400
 #define PATIENCE  (100 * SD_MS) /* that the script may take before connections may fail */
 #define LONG	  (60 * SD_S)
@@ -24,13 +26,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 struct packet {
 	uint16_t len;
 	bool ce;
-	uint8_t data[1472];
+	uint8_t data[];
 };
 
 /* The way from one host to the other. */
 struct way {
-	struct packet at[LINK_MAX];
+	struct packet *at[LINK_MAX];
 	unsigned n;
+	size_t widest; /* that it carries; what is larger is dropped, and that harms nobody */
 };
 
 static struct puppet host[2];
@@ -46,23 +49,28 @@ static bool send_one(unsigned from)
 {
 	struct puppet *p = &host[from];
 	struct way *w = &ways[from];
+	struct packet *k;
 
 	if (!puppet_output(p))
 		return false;
-	require(p->out_len <= p->max_payload && p->out_len <= sizeof w->at[0].data);
+	require(p->out_len <= p->max_payload);
+	if (p->out_len > w->widest)
+		return true;
 	if (w->n == LINK_MAX) {
 		to_blame = true;
 		return true;
 	}
-	w->at[w->n].len = (uint16_t)p->out_len;
-	w->at[w->n].ce = false;
-	memcpy(w->at[w->n++].data, p->out, p->out_len);
+	k = malloc(sizeof *k + p->out_len);
+	require(k);
+	*k = (struct packet){.len = (uint16_t)p->out_len};
+	memcpy(k->data, p->out, p->out_len);
+	w->at[w->n++] = k;
 	return true;
 }
 
 static void deliver(unsigned from, unsigned i)
 {
-	const struct packet *k = &ways[from].at[i];
+	const struct packet *k = ways[from].at[i];
 	struct puppet *p = &host[!from];
 
 	p->ce = k->ce;
@@ -73,7 +81,16 @@ static void forget(unsigned from, unsigned i)
 {
 	struct way *w = &ways[from];
 
+	free(w->at[i]);
 	memmove(&w->at[i], &w->at[i + 1], (--w->n - i) * sizeof *w->at);
+}
+
+static void forget_all(unsigned from)
+{
+	struct way *w = &ways[from];
+
+	while (w->n)
+		free(w->at[--w->n]);
 }
 
 static bool deliver_all(unsigned from)
@@ -82,7 +99,7 @@ static bool deliver_all(unsigned from)
 
 	for (unsigned i = 0; i < n; i++)
 		deliver(from, i);
-	ways[from].n = 0;
+	forget_all(from);
 	return n;
 }
 
@@ -108,15 +125,15 @@ static void mishap(struct script *s)
 		forget(from, i);
 		break;
 	case 5:
-		w->at[i].ce = true;
+		w->at[i]->ce = true;
 		break;
 	case 6:
 		to_blame = true;
-		w->at[i].data[(script_byte(s) * 8u + b) % w->at[i].len] ^= (uint8_t)(script_byte(s) | 1);
+		w->at[i]->data[(script_byte(s) * 8u + b) % w->at[i]->len] ^= (uint8_t)(script_byte(s) | 1);
 		break;
 	default:
 		to_blame = true;
-		w->n = 0;
+		forget_all(from);
 		break;
 	}
 }
@@ -217,6 +234,8 @@ static void step(struct script *s)
 	case 30:
 		tp_refill(host[end].tp);
 		host[end].late = b & 64;
+		if (b & 128)
+			ways[end].widest = NARROW + script_byte(s) * 32u;
 		break;
 	default:
 		pass(300 * SD_US);
@@ -295,6 +314,8 @@ static void finish(void)
 	for (unsigned i = 0; i < 2; i++)
 		tp_listener_close(host[i].listener); /* who was not accepted is told */
 	settle(none_left, NULL);
+	forget_all(0);
+	forget_all(1);
 	require(puppet_stop(&host[0]) && puppet_stop(&host[1]));
 }
 
@@ -312,7 +333,9 @@ static void start(struct script *s)
 		p->cfg.ring_min = 4096;
 		p->cfg.ring_max = b & 4 ? 4096 : 65536;
 		p->cfg.cc = b & 8 ? &tp_cc_fixed : &tp_cc_swift;
-		p->max_payload = b & 16 ? WIRE_MIN_PAYLOAD : 1472;
+		p->max_payload = b & 16 ? WIRE_MIN_PAYLOAD : b & 64 ? WIDE : 1472;
+		if (b & 128)
+			p->cfg.ring_min = p->cfg.ring_max = 65536;
 		if (i) {
 			p->local = host[0].peer;
 			p->peer = host[0].local;
@@ -321,6 +344,7 @@ static void start(struct script *s)
 		puppet_listen(p, 8);
 	}
 	ways[0].n = ways[1].n = 0;
+	ways[0].widest = ways[1].widest = WIDE;
 	to_blame = false;
 	waited = 0;
 	for (unsigned i = 0; i < STREAMS; i++) {

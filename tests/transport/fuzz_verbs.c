@@ -106,14 +106,24 @@ static void check_taken_read(const struct pair *q, const struct wire_message *m)
 		require(area_find(v.areas, AREAS, q->qp->pd, m->rkey, TP_REMOTE_READ, m->remote, m->len));
 }
 
+/* How many of a packet's bytes have come before, in pieces. */
+static size_t known_of(const struct peer *q, const struct tp_conn *c, uint32_t psn)
+{
+	unsigned from = q->piece.is ? q->piece.off : 0;
+
+	return psn == (uint32_t)c->rcv_nxt && from < c->rcv_piece ? c->rcv_piece - from : 0;
+}
+
 /* A DATA packet, which the queue pair may take if it allows it, and only then. */
 static void message(struct pair *q, uint32_t psn, const struct wire_message *m, size_t len, unsigned flags)
 {
 	static uint8_t data[PAYLOAD];
 	struct tp_conn *c = pair_conn(q);
+	struct wire_message rest = *m;
 	bool allowed, alone, fresh;
 	struct landing to;
-	uint32_t before;
+	uint32_t before, pieces;
+	size_t known;
 
 	for (size_t i = 0; i < len; i++)
 		data[i] = (uint8_t)(psn * 31 + i * 7);
@@ -122,18 +132,25 @@ static void message(struct pair *q, uint32_t psn, const struct wire_message *m, 
 		return;
 	}
 	before = (uint32_t)c->rcv_nxt;
-	allowed = ledger_allows(&q->ledger, m, len, &to);
+	pieces = c->rcv_piece;
+	known = known_of(&q->peer, c, psn);
+	if (known > len)
+		known = len;
+	rest.offset += (uint32_t)known;
+	rest.remote += known;
+	allowed = ledger_allows(&q->ledger, &rest, len - known, &to);
 	alone = psn == before && !c->reorder;
 	fresh = !has(c, psn);
 	note_asked(&q->ledger, psn, m);
 	if (flags & WIRE_F_READY)
 		ledger_credit(&q->ledger, q->peer.credit);
 	peer_message(&v.p, &q->peer, psn, m, data, len, flags);
-	if (c->state == CONN_OPEN && fresh && has(c, psn)) {
-		require(allowed);
-		ledger_bring(&to, m, data, len);
+	if (c->state == CONN_OPEN && fresh && (has(c, psn) || c->rcv_piece != pieces)) {
+		require(allowed && (has(c, psn) || (q->peer.piece.is && q->peer.piece.more)));
+		require(has(c, psn) || c->rcv_piece == q->peer.piece.off + len);
+		ledger_bring(&to, &rest, data + known, len - known);
 	} else if (c->state != CONN_OPEN && fresh && allowed && !verbs_memory_is_right(&v)) {
-		ledger_bring(&to, m, data, len); /* and then something else was wrong */
+		ledger_bring(&to, &rest, data + known, len - known); /* and then something else was wrong */
 	}
 	if (c->state == CONN_OPEN && alone && (uint32_t)c->rcv_nxt == psn + 1) {
 		check_taken_read(q, m);
@@ -207,17 +224,23 @@ static void data_packet(struct script *s, struct pair *q, enum wire_opcode op)
 	size_t len = op == WIRE_OP_READ_REQ || op == WIRE_OP_SWAP || op == WIRE_OP_ADD || op == WIRE_OP_NONE
 			     ? 0
 			     : some_len(s);
-	uint32_t psn = next_psn(s, q);
+	uint32_t psn = next_psn(s, q), back = 0;
 
+	if (q->peer.piece.is)
+		m.last = m.last && !q->peer.piece.more;
+	if (pair_is_open(q))
+		back = (uint32_t)known_of(&q->peer, pair_conn(q), psn);
+	if (len && len + back <= PAYLOAD) /* what is known comes once more */
+		len += back;
 	switch (op) {
 	case WIRE_OP_SEND:
 		m.number = qp ? qp->rq.head : v.base;
-		m.offset = (qp ? qp->msg_off : 0) + (uint32_t)script_error(s);
+		m.offset = (qp ? qp->msg_off : 0) - back + (uint32_t)script_error(s);
 		m.has_imm = m.last && script_byte(s) & 1;
 		break;
 	case WIRE_OP_READ_RESP:
 		m.number = qp ? qp->rsn_done : v.base;
-		m.offset = (qp ? qp->answer_off : 0) + (uint32_t)script_error(s);
+		m.offset = (qp ? qp->answer_off : 0) - back + (uint32_t)script_error(s);
 		break;
 	case WIRE_OP_READ_REQ:
 		m.len = script_byte(s) * 5u;
@@ -242,6 +265,21 @@ static void data_packet(struct script *s, struct pair *q, enum wire_opcode op)
 	message(q, psn, &m, len, some_flags(s) | (op == WIRE_OP_NONE ? WIRE_F_FIN : 0u));
 }
 
+/* The next piece of a packet, mostly; else one that is known in part, or that leaves a gap. */
+static void piece_packet(struct script *s, struct pair *q)
+{
+	static const enum wire_opcode ops[] = {
+		WIRE_OP_SEND, WIRE_OP_WRITE, WIRE_OP_READ_RESP, WIRE_OP_WRITE_IMM};
+	const struct tp_conn *c = pair_conn(q);
+	unsigned b = script_byte(s);
+
+	q->peer.piece.is = true;
+	q->peer.piece.more = b & 1;
+	q->peer.piece.off = (uint16_t)((c ? c->rcv_piece : 0) + (b & 8 ? script_error(s) : 0));
+	data_packet(s, q, ops[(b >> 1 & 3) % (b & 1 ? 3 : 4)]);
+	q->peer.piece.is = false;
+}
+
 /* Answers the oldest READ or atomic request that waits, rightly: long ones need many packets. */
 static void answer(struct script *s, struct pair *q)
 {
@@ -256,7 +294,11 @@ static void answer(struct script *s, struct pair *q)
 	m.number = qp->rsn_done;
 	m.offset = qp->answer_off;
 	m.last = len >= left;
+	q->peer.piece.is = pair_conn(q)->rcv_piece; /* the rest of it */
+	q->peer.piece.more = false;
+	q->peer.piece.off = pair_conn(q)->rcv_piece;
 	message(q, (uint32_t)pair_conn(q)->rcv_nxt, &m, m.last ? left : len ? len : 1, WIRE_F_READY);
+	q->peer.piece.is = false;
 }
 
 static void ack_packet(struct script *s, struct pair *q)
@@ -267,6 +309,8 @@ static void ack_packet(struct script *s, struct pair *q)
 	uint32_t ack =
 		c ? (uint32_t)(all & 1 ? c->snd_nxt : c->snd_una) + (all & 2 ? (all >> 2) : 0) : q->peer.ack;
 
+	q->peer.piece.is = words == 7;
+	q->peer.piece.off = (uint16_t)((c ? c->piece : 0) + (words == 7 ? script_byte(s) * 8u : 0));
 	if (words > 2)
 		words = 0;
 	for (unsigned i = 0; i < words; i++)
@@ -277,6 +321,7 @@ static void ack_packet(struct script *s, struct pair *q)
 	if (pair_is_open(q) && flags & WIRE_F_READY)
 		ledger_credit(&q->ledger, q->peer.credit);
 	peer_ack(&v.p, &q->peer, ack + (uint32_t)script_error(s), sack, words, flags);
+	q->peer.piece.is = false;
 }
 
 /* With the right token, mostly. */
@@ -447,6 +492,9 @@ static void step(struct script *s)
 	case 29:
 		verbs_region(&v, s);
 		break;
+	case 30:
+		piece_packet(s, q);
+		break;
 	default:
 		life(s, q);
 		break;
@@ -472,9 +520,9 @@ static void silence(void)
 }
 
 /* All queue pairs are connected, in all ways. */
-static void start(struct script *s)
+static void start(struct script *s, bool wide)
 {
-	verbs_open(&v, s);
+	verbs_open(&v, s, wide);
 	call(&v.pairs[0]);
 	accept_one();
 	connect_out(&v.pairs[1]);
@@ -490,10 +538,10 @@ static void start(struct script *s)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct script s = {data, data + len};
-	bool quiet;
+	unsigned b = script_byte(&s);
+	bool quiet = b & 1;
 
-	quiet = script_byte(&s) & 1;
-	start(&s);
+	start(&s, b & 2);
 	for (unsigned i = 0; i < STEPS_MAX && !script_over(&s); i++) {
 		step(&s);
 		check();

@@ -145,6 +145,20 @@ static void describe_message(const struct wire_message *m, struct sent *now)
 		now->crc = 0;
 }
 
+/* Its bytes are checked where they are delivered. */
+static const char *see_piece(const struct sent *whole, const struct wire_packet *p)
+{
+	size_t end = p->piece_off + p->payload_len;
+
+	if (end > whole->len || p->more != (end < whole->len))
+		return "a piece that does not fit its packet";
+	if (p->msg.op == WIRE_OP_STREAM && p->offset != whole->off + p->piece_off)
+		return "a piece from somewhere else";
+	if (!p->more && whole->fin != !!(p->flags & WIRE_F_FIN))
+		return "a last piece that does not end what its packet ended";
+	return p->flags & WIRE_F_RETX ? NULL : "a retransmission that does not say so";
+}
+
 static const char *see_data(struct end *from, struct end *to, const struct wire_packet *p)
 {
 	uint32_t index = p->psn - from->isn;
@@ -162,6 +176,8 @@ static const char *see_data(struct end *from, struct end *to, const struct wire_
 	if (index > from->count)
 		return "a packet number was left out";
 	if (index == from->count) {
+		if (p->piece)
+			return "a first transmission in pieces";
 		if ((from->fin && p->msg.op != WIRE_OP_READ_RESP) || (stream && p->offset != from->bytes))
 			return "new bytes that do not follow the earlier ones";
 		if (p->flags & WIRE_F_RETX)
@@ -178,6 +194,8 @@ static const char *see_data(struct end *from, struct end *to, const struct wire_
 		return NULL;
 	}
 	then = &from->sent[index];
+	if (p->piece)
+		return see_piece(then, p);
 	if (then->off != now.off || then->len != now.len || then->crc != now.crc || then->fin != now.fin)
 		return "a retransmission that differs";
 	return p->flags & WIRE_F_RETX ? NULL : "a retransmission that does not say so";

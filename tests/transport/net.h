@@ -12,9 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIM_NEVER   UINT64_MAX
-#define SIM_FRAMING 46 /* bytes that a packet takes on a link and in a queue beside itself */
-#define SIM_VIA_MAX 4
+#define SIM_NEVER    UINT64_MAX
+#define SIM_BASE_MTU 1200 /* UDP payload that the transport takes for granted */
+#define SIM_FRAMING  46	  /* bytes that a packet takes on a link and in a queue beside itself */
+#define SIM_VIA_MAX  4
 
 struct sim;
 struct sim_host;

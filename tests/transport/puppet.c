@@ -334,16 +334,38 @@ static void put_base(struct puppet *p, struct peer *q, uint8_t *buf, enum wire_t
 	tp_wire_put_base(buf, type, flags, op, ext, &w, q->their_cid);
 }
 
+static size_t put_piece(const struct peer *q, uint8_t *ext, bool more)
+{
+	if (!q->piece.is)
+		return 0;
+	tp_wire_put_piece(ext, q->piece.off, more);
+	return WIRE_PIECE_LEN;
+}
+
 void peer_data(struct puppet *p, struct peer *q, uint32_t psn, uint64_t off, const void *data, size_t len,
 	unsigned flags)
 {
 	uint8_t buf[65536];
-	size_t head = WIRE_BASE_LEN + WIRE_STREAM_LEN;
+	size_t ext = put_piece(q, buf + WIRE_BASE_LEN, q->piece.more) + WIRE_STREAM_LEN,
+	       head = WIRE_BASE_LEN + ext;
 
-	put_base(p, q, buf, WIRE_DATA, flags, WIRE_OP_STREAM, psn, q->ack, WIRE_STREAM_LEN);
-	tp_wire_put_stream(buf + WIRE_BASE_LEN, off);
+	put_base(p, q, buf, WIRE_DATA, flags, WIRE_OP_STREAM, psn, q->ack, ext);
+	tp_wire_put_stream(buf + head - WIRE_STREAM_LEN, off);
 	if (len)
 		memcpy(buf + head, data, len);
+	puppet_input(p, buf, q->crc ? tp_wire_seal(buf, head + len) : head + len);
+}
+
+void peer_piece(struct puppet *p, struct peer *q, uint32_t psn, size_t from, bool more, uint64_t off,
+	const void *data, size_t len, unsigned flags)
+{
+	uint8_t buf[65536];
+	size_t ext = WIRE_PIECE_LEN + WIRE_STREAM_LEN, head = WIRE_BASE_LEN + ext;
+
+	put_base(p, q, buf, WIRE_DATA, flags | WIRE_F_RETX, WIRE_OP_STREAM, psn, q->ack, ext);
+	tp_wire_put_piece(buf + WIRE_BASE_LEN, from, more);
+	tp_wire_put_stream(buf + WIRE_BASE_LEN + WIRE_PIECE_LEN, off);
+	memcpy(buf + head, data, len);
 	puppet_input(p, buf, q->crc ? tp_wire_seal(buf, head + len) : head + len);
 }
 
@@ -357,8 +379,10 @@ void peer_message(struct puppet *p, struct peer *q, uint32_t psn, const struct w
 	const void *data, size_t len, unsigned flags)
 {
 	uint8_t buf[65536];
-	size_t ext = tp_wire_put_message(buf + WIRE_BASE_LEN, m), head = WIRE_BASE_LEN + ext;
+	size_t ext = put_piece(q, buf + WIRE_BASE_LEN, q->piece.more), head;
 
+	ext += tp_wire_put_message(buf + WIRE_BASE_LEN + ext, m);
+	head = WIRE_BASE_LEN + ext;
 	put_base(p, q, buf, WIRE_DATA, flags, m->op, psn, q->ack, ext);
 	if (len)
 		memcpy(buf + head, data, len);
@@ -373,6 +397,7 @@ void peer_ack(
 
 	for (unsigned k = 0; k < words; k++)
 		tp_wire_put_sack(buf + WIRE_BASE_LEN, k, sack[k]);
+	ext += put_piece(q, buf + WIRE_BASE_LEN + ext, false);
 	put_base(p, q, buf, WIRE_ACK, flags, WIRE_OP_NONE, q->psn, ack, ext);
 	puppet_input(p, buf, q->crc ? tp_wire_seal(buf, WIRE_BASE_LEN + ext) : WIRE_BASE_LEN + ext);
 }

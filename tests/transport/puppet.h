@@ -53,6 +53,10 @@ struct peer {
 	bool messages;	 /* it is a queue pair, which */
 	uint16_t reads;	 /* takes so many READ and atomic requests at once, */
 	uint16_t credit; /* and messages of numbers below this */
+	struct {
+		bool is, more;
+		uint16_t off;
+	} piece; /* DATA is one of its packet; an ACK tells how much has come */
 };
 
 /* Defaults, fixed seeds, IPv4, no port listened on. Change p->cfg before puppet_start. */
@@ -92,6 +96,9 @@ void peer_send(struct puppet *p, struct peer *q, const void *data, size_t len, u
 /* DATA as told; counts nothing. */
 void peer_data(struct puppet *p, struct peer *q, uint32_t psn, uint64_t off, const void *data, size_t len,
 	unsigned flags);
+/* The same, but only a piece of it: its bytes from that place on, which is off in the stream. */
+void peer_piece(struct puppet *p, struct peer *q, uint32_t psn, size_t from, bool more, uint64_t off,
+	const void *data, size_t len, unsigned flags);
 /* The same of a queue pair: one fragment, or FIN. */
 void peer_message(struct puppet *p, struct peer *q, uint32_t psn, const struct wire_message *m,
 	const void *data, size_t len, unsigned flags);

@@ -95,6 +95,7 @@ static void draw_side(struct side *x, struct pair *p, unsigned k, struct sim_hos
 	x->resume = SIM_NEVER;
 	x->wait_drained = sim_chance(s, 0.5);
 	x->cork = sim_chance(s, 0.05);
+	x->by_the_rings = sim_chance(s, 0.3);
 }
 
 void scene_pairs(struct world *w, unsigned n, uint64_t most, uint64_t within)
@@ -205,10 +206,11 @@ void scene_change(struct world *w, unsigned n, uint64_t within)
 	}
 }
 
-void scene_hole(struct world *w, unsigned host, uint64_t at, uint64_t lasts)
+void scene_hole(struct world *w, unsigned host, uint16_t least, uint64_t at, uint64_t lasts)
 {
 	struct sim *s = &w->sim;
-	uint16_t mtu = (uint16_t)sim_between(s, WIRE_MIN_PAYLOAD, s->hosts[host].max_payload);
+	uint16_t most = s->hosts[host].max_payload;
+	uint16_t mtu = most < least ? most : (uint16_t)sim_between(s, least, most);
 
 	for (unsigned k = 0; k < s->n_hosts; k++) {
 		struct sim_change *c = &w->changes[2 * k];
@@ -249,6 +251,7 @@ static void trim(struct world *w)
 			x->read_from = trim_off("pauses") ? 0 : x->read_from;
 			x->ending = trim_off("endings") ? END_SHUT : x->ending;
 			x->cork &= !trim_off("settings");
+			x->by_the_rings &= !trim_off("settings");
 		}
 	}
 	if (trim_off("crash"))
@@ -385,4 +388,6 @@ void scene_run(struct world *w, uint64_t limit)
 	for (unsigned i = 0; i < w->sim.n_hosts; i++)
 		judge_host(w, &w->sim.hosts[i]);
 	sim_close(&w->sim);
+	for (unsigned i = 0; i < 2 * w->n_pairs; i++)
+		streams_drop(&w->pairs[i / 2].side[i % 2]);
 }

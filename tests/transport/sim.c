@@ -385,6 +385,8 @@ static void deliver(struct sim_host *h)
 
 		h->inbox = p->next;
 		sim_describe(s, "recv", p);
+		for (unsigned step = 0; step < TP_WARM_STEPS; step++)
+			tp_expect(h->tp, p->data, p->len, step);
 		tp_input(h->tp, sim_clock(h), p->data, p->len, &rx);
 		free(p);
 	}

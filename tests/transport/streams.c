@@ -3,6 +3,7 @@
 #include "streams.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* --- applications --- */
@@ -49,11 +50,25 @@ static void on_acceptable(struct sim_host *h, struct tp_listener *l, void *user)
 		sim_fail(h->sim, "acceptable: not the listener's user");
 }
 
+/* Whoever uses it still is found out. */
+static void drop(uint8_t **memory)
+{
+	free(*memory);
+	*memory = NULL;
+}
+
+void streams_drop(struct side *x)
+{
+	drop(&x->landing);
+	drop(&x->lent);
+}
+
 static void finish(struct side *x, bool abort)
 {
 	tp_close(x->c, sim_clock(x->host), abort);
 	x->c = NULL;
 	x->closed = true;
+	streams_drop(x);
 }
 
 static void check_bytes(struct side *x, uint64_t off, const uint8_t *got, size_t len)
@@ -83,6 +98,63 @@ static void check_eof(struct side *x)
 		sim_fail(x->host->sim, "port %u: end after %llu bytes of %llu", x->pair->port,
 			(unsigned long long)x->read, (unsigned long long)y->written);
 	x->eof = true;
+}
+
+static uint8_t *memory_of(size_t size)
+{
+	uint8_t *memory = malloc(size);
+
+	if (!memory)
+		abort();
+	return memory;
+}
+
+static void end_landing(struct side *x)
+{
+	size_t n = tp_land_end(x->c);
+
+	check_bytes(x, x->read, x->landing, n);
+	x->read += n;
+	if (n)
+		progress(world_of(x->host));
+	drop(&x->landing);
+}
+
+/* It need not end before the bytes that it waits for have come, but does some time. */
+static void begin_landing(struct side *x)
+{
+	struct sim *s = x->host->sim;
+	size_t size = sim_between(s, 1, x->read_max);
+	uint64_t until = s->now + sim_scale(s, SD_US, SD_MS);
+
+	x->landing = memory_of(size);
+	if (tp_land(x->c, x->landing, size, sim_between(s, 1, size)))
+		drop(&x->landing);
+	else if (until < x->resume)
+		x->resume = until;
+}
+
+static void end_loan(struct side *x)
+{
+	tp_settle(x->c);
+	drop(&x->lent);
+}
+
+/* As tp_write. What was lent before need not be there any more then. */
+static ptrdiff_t lend(struct side *x, const uint8_t *data, size_t len)
+{
+	uint8_t *copy = memory_of(len);
+	ptrdiff_t n;
+
+	memcpy(copy, data, len);
+	n = tp_lend(x->c, copy, len);
+	if (n > 0) {
+		drop(&x->lent);
+		x->lent = copy;
+	} else {
+		free(copy);
+	}
+	return n;
 }
 
 static bool act_read(struct side *x)
@@ -142,7 +214,7 @@ static bool act_write(struct side *x)
 	if (x->cork)
 		tp_set_cork(x->c, sim_clock(x->host), sim_chance(&w->sim, 0.5));
 	sim_bytes(x->seed, x->written, buf, len);
-	n = tp_write(x->c, buf, len);
+	n = x->by_the_rings && sim_chance(&w->sim, 0.5) ? lend(x, buf, len) : tp_write(x->c, buf, len);
 	if (n < 0) {
 		if (n == -ENOMEM && w->short_of_memory) {
 			x->resume = w->sim.now + SD_MS;
@@ -168,7 +240,10 @@ static bool act_write(struct side *x)
 static void act_end(struct side *x)
 {
 	struct world *w = world_of(x->host);
-	bool complete = x->written == x->total || (x->window != SIM_NEVER && x->eof && x->written == x->read);
+	/* An answer that has not come by the peer's end never comes: its application may close between
+	 * reading and writing. */
+	bool waits = x->written == x->read || x->written == x->read + x->window;
+	bool complete = x->written == x->total || (x->window != SIM_NEVER && x->eof && waits);
 
 	if (x->failed && (!x->can_read || x->eof)) {
 		if (!x->error)
@@ -200,6 +275,10 @@ static void act(struct side *x)
 	uint64_t now = w->sim.now;
 
 	x->resume = SIM_NEVER;
+	if (x->landing)
+		end_landing(x);
+	if (x->lent)
+		end_loan(x);
 	if (x->read_from && now >= x->read_from) { /* from here on it is not the reader's fault */
 		w->last_progress = now;
 		x->read_from = 0;
@@ -232,6 +311,8 @@ static void act(struct side *x)
 	}
 	if (now < x->read_from && x->read_from < x->resume)
 		x->resume = x->read_from;
+	else if (x->by_the_rings && !x->can_read && sim_chance(&w->sim, 0.8))
+		begin_landing(x);
 	if (x->ending >= END_CLOSE_AT && x->end_at < x->resume)
 		x->resume = x->end_at;
 }
@@ -401,13 +482,18 @@ static void hand_over(struct world *w, struct sim_host *h)
 	for (unsigned i = 0; i < 2 * w->n_pairs; i++) {
 		struct side *x = &w->pairs[i / 2].side[i % 2];
 
-		if (x->host == h && x->c)
-			x->name = tp_saved_name(x->c);
+		if (x->host != h || !x->c)
+			continue;
+		x->name = tp_saved_name(x->c);
+		if (x->landing)
+			end_landing(x);
 	}
 	sim_hand_over(h, listen_again, on_owned);
 	for (unsigned i = 0; i < 2 * w->n_pairs; i++) {
 		struct side *x = &w->pairs[i / 2].side[i % 2];
 
+		if (x->host == h)
+			drop(&x->lent);
 		if (x->host == h && x->name)
 			sim_fail(&w->sim, "port %u: the connection was not restored", x->pair->port);
 	}

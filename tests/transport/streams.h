@@ -41,6 +41,8 @@ struct side {
 	enum ending ending;
 	uint64_t end_at;
 	bool wait_drained, cork;
+	bool by_the_rings; /* lands and lends at times */
+	uint8_t *landing, *lent;
 	uint64_t written, read, resume;
 	bool can_read, can_write, open, eof, shut, drained, closed, failed;
 	uint64_t name; /* of c, in what was saved */
@@ -79,6 +81,8 @@ struct world {
 /* The applications. */
 extern const struct sim_app streams_app;
 void streams_listen(struct world *w, struct sim_host *h);
+/* Frees what a run has left of its memory. */
+void streams_drop(struct side *x);
 
 /* scene.c: what a seed means. Hosts and links that work well (perfect) or as badly as they may. */
 void scene_draw(struct world *w, uint64_t seed, unsigned n_hosts, bool perfect);
@@ -90,8 +94,9 @@ void scene_share(struct world *w);
 void scene_skew(struct world *w);
 /* n links become others within so many ns; what is down does not stay so for long. */
 void scene_change(struct world *w, unsigned n, uint64_t within);
-/* Links from one host let no large packets through from some time on, for so many ns. */
-void scene_hole(struct world *w, unsigned host, uint64_t at, uint64_t lasts);
+/* Links from one host let nothing through that is larger than some size, at least so many bytes, from some
+ * time on, for so many ns. */
+void scene_hole(struct world *w, unsigned host, uint16_t least, uint64_t at, uint64_t lasts);
 /* Runs it to its end, for at most so many ns, and judges: sim.failure says what was wrong. */
 void scene_run(struct world *w, uint64_t limit);
 

@@ -23,7 +23,7 @@ NUMBERS = {"version", "type", "ext.type", "ext.length", "ext.flags"} | {
     name for layout in [*codec.LAYOUTS.values(), *codec.EXTENSIONS.values()] for name, size in layout if name and size <= 8}
 BYTES = {"token", "cookie", "payload", "beyond", "ext.value"}
 ADDRESSES = {"address.ipv4", "address.ipv6"}
-BOOLEANS = {"flags." + name.lower() for name in FLAGS} | {"features.crc32c", "features.messages", "ext.flags.last"}
+BOOLEANS = {"flags." + name.lower() for name in FLAGS} | {"features.crc32c", "features.messages", "ext.flags.last", "ext.flags.more"}
 ALL = sorted(NUMBERS | BYTES | ADDRESSES | BOOLEANS | {"sack", "sack.range", "trailer", "trailer.status"})
 EXPERT = ["_ws.expert.severity", "_ws.expert.message"]
 
@@ -85,7 +85,9 @@ def wanted_fields(v):
         out["flags." + name.lower()] += [bool(n & bit) for n in out["flags"]]
     out["features.crc32c"] += [bool(n & 1) for n in out["features"]]
     out["features.messages"] += [bool(n & 2) for n in out["features"]]
-    out["ext.flags.last"] += [bool(n & 1) for n in out["ext.flags"]]
+    for x in f.get("extensions", ()):
+        if "flags" in x:
+            out["ext.flags.more" if x["type"] == codec.X_PIECE else "ext.flags.last"].append(bool(x["flags"] & 1))
     if v["trailer"] == "right":
         out["trailer"].append(int(v["packet"][-8:], 16))
         out["trailer.status"].append(1)
@@ -158,15 +160,24 @@ A, B, NONCE = "0x" + "a" * 16, "0x" + "b" * 16, "0x" + "9" * 16
 SETUP = next(v["fields"] for v in VECTORS if v["name"] == "INIT, the first one")
 
 
+def x_stream(offset):
+    return {"type": 1, "offset": f"0x{offset:016x}"}
+
+
+def piece(offset, more=True):
+    return {"type": codec.X_PIECE, "flags": int(more), "piece_offset": offset}
+
+
 def data(cid, psn, ack, payload=b"hello", offset=0, flags=0, **more):
-    extensions = more.pop("extensions", [{"type": 1, "offset": f"0x{offset:016x}"}])
+    extensions = more.pop("extensions", [x_stream(offset)])
     return {"type": DATA, "flags": flags, "opcode": STREAM, "credits": 0, "ce_count": 0, "dst_cid": cid, "psn": psn, "ack": ack,
             "timestamp": 1, "echo": 0, "extensions": extensions, "payload": payload.hex(), **more}
 
 
-def ack(cid, psn, upto, *sack):
+def ack(cid, psn, upto, *sack, pieces=None):
     x = {"type": 2, "backlog": 0, "window": "0x0000000000001000", "sack": [f"0x{w:016x}" for w in sack]}
-    return {**data(cid, psn, upto, b"", extensions=[x]), "type": ACK, "opcode": 0}
+    told = [x] if pieces is None else [x, piece(pieces, False)]
+    return {**data(cid, psn, upto, b"", extensions=told), "type": ACK, "opcode": 0}
 
 
 def init(kind, **fields):
@@ -192,6 +203,11 @@ STREAM_TALK = [
     (True, data(B, I, R), "[duplicate] 49153 → 80 DATA PSN=0 Ack=0 Off=0 Len=5"),
     (True, data(B, 3, R, offset=20), "49153 → 80 DATA PSN=5 Ack=0 Off=20 Len=5"),
     (True, data(B, 2, R, offset=20), "[out of order] 49153 → 80 DATA PSN=4 Ack=0 Off=20 Len=5"),
+    (True, data(B, 0, R, extensions=[piece(0), x_stream(10)], flags=FLAGS["RETX"]),
+     "[retransmission] 49153 → 80 DATA piece 0-4 of PSN=2 Ack=0 Off=10 Len=5 [RETX]"),
+    (False, ack(A, R, 0, pieces=5), "80 → 49153 ACK PSN=0 Ack=2 Pieces=5 Win=4096"),
+    (True, data(B, 0, R, extensions=[piece(5, False), x_stream(15)], flags=FLAGS["RETX"]),
+     "[retransmission] 49153 → 80 DATA last piece 5-9 of PSN=2 Ack=0 Off=15 Len=5 [RETX]"),
     (False, data(A, R, 2, b"", flags=FLAGS["FIN"] | FLAGS["BYE"]), "80 → 49153 DATA PSN=0 Ack=4 Off=0 Len=0 [FIN, BYE]"),
     (True, {"type": RESET, "reason": 1, "psn": 0, "src_cid": A, "token": "00" * 16}, "RESET ABORT"),
 ]
@@ -212,13 +228,13 @@ def a_stream():
     def column(name):
         return [",".join(r["sandirect." + name]) for r in rows]
     equal(set(column("connection")), {"0"}, "connection")
-    equal(column("psn.relative"), ["", "", "", "0", "1", "3", "0", "2", "0", "0", "5", "4", "0", ""], "relative PSN")
-    equal(column("ack.relative"), ["", "", "", "0", "0", "0", "2", "0", "0", "0", "0", "0", "4", ""], "relative ack")
-    equal(column("repeats"), ["", "1", "", "", "", "", "", "", "4", "4", "", "", "", ""], "first transmission")
-    equal(column("request_in"), ["", "", "1"] + [""] * 10 + ["13"], "answer to")
-    equal(column("response_in"), ["3"] + [""] * 11 + ["14", ""], "answered in")
+    equal(column("psn.relative"), ["", "", "", "0", "1", "3", "0", "2", "0", "0", "5", "4", "2", "0", "2", "0", ""], "relative PSN")
+    equal(column("ack.relative"), ["", "", "", "0", "0", "0", "2", "0", "0", "0", "0", "0", "0", "2", "0", "4", ""], "relative ack")
+    equal(column("repeats"), ["", "1", "", "", "", "", "", "", "4", "4", "", "", "8", "", "8", "", ""], "first transmission")
+    equal(column("request_in"), ["", "", "1"] + [""] * 13 + ["16"], "answer to")
+    equal(column("response_in"), ["3"] + [""] * 14 + ["17", ""], "answered in")
     equal(column("response_time")[2], "0.002000000", "time of the answer")
-    equal([column("acknowledges")[i] for i in (6, 12)], ["5", "6"], "acknowledges")
+    equal([column("acknowledges")[i] for i in (6, 15)], ["5", "6"], "acknowledges")
 
 
 @scenario
@@ -324,7 +340,7 @@ def simulated(program, case, seed):
         env = {**os.environ, "SIM_CASE": case, "SIM_SEED": str(seed), "SIM_PCAP": str(path)}
         r = subprocess.run([os.environ[program]], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=300)
         equal(r.returncode, 0, f"{case}, seed {seed}: {r.stderr}")
-        return tshark.fields(path, ["sandirect.type", "sandirect.opcode", "sandirect.sack.range", "sandirect.repeats", *EXPERT])
+        return tshark.fields(path, ["sandirect.type", "sandirect.opcode", "sandirect.sack.range", "sandirect.repeats", "sandirect.piece_offset", *EXPERT])
 
 
 def look(rows, what):
@@ -336,16 +352,18 @@ def look(rows, what):
 
 @scenario
 def simulated_streams():
-    seen, sacks, repeats, packets = set(), 0, 0, 0
-    for case, seed in (("test_rough", 1), ("test_crowd", 6), ("test_refusals", 1), ("test_refusals", 2), ("test_refusals", 3), ("test_crash", 8), ("test_twice", 4)):
+    seen, sacks, repeats, pieces, packets = set(), 0, 0, 0, 0
+    for case, seed in (("test_rough", 1), ("test_crowd", 6), ("test_refusals", 1), ("test_refusals", 2), ("test_refusals", 3), ("test_crash", 8), ("test_twice", 4),
+                       ("test_black_hole", 3)):
         rows = simulated("SIM_STREAMS", case, seed)
         seen |= look(rows, case)[0]
         sacks += sum(bool(r["sandirect.sack.range"]) for r in rows)
         repeats += sum(bool(r["sandirect.repeats"]) for r in rows)
+        pieces += sum(bool(r["sandirect.piece_offset"]) for r in rows)
         packets += len(rows)
     check({DATA, ACK, INIT, INIT_ACK, codec.INIT_NAK, RESET} <= seen, f"only types {sorted(seen)}")
-    check(sacks and repeats, "SACK words and retransmissions are there")
-    say(packets, "packets,", sacks, "with SACK,", repeats, "sent again")
+    check(sacks and repeats and pieces, "SACK words, retransmissions and pieces are there")
+    say(packets, "packets,", sacks, "with SACK,", repeats, "sent again,", pieces, "with PIECE")
 
 
 @scenario

@@ -82,6 +82,15 @@ static void congestion_that_stays_is_left(void **state)
 	assert_int_equal(q.c->bad_rounds, 1); /* they count anew */
 }
 
+static void marks_are_counted_beyond_the_wrap(void **state)
+{
+	marks = q.c->peer_ce = UINT16_MAX - 1;
+	for (unsigned i = 0; i < 4; i++)
+		round_trip(1);
+	assert_int_equal(q.c->peer_ce, 2);
+	assert_int_equal(p.repaths, 1);
+}
+
 static void congestion_that_goes_is_borne(void **state)
 {
 	for (unsigned i = 0; i < 40; i++)
@@ -142,6 +151,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(congestion_that_stays_is_left),
+		CASE(marks_are_counted_beyond_the_wrap),
 		CASE(congestion_that_goes_is_borne),
 		CASE(a_busy_connection_waits_longer),
 		CASE(another_path_is_measured_anew),

@@ -135,6 +135,26 @@ static void bytes_of_both_directions(void **state)
 	assert_memory_equal(after.w.payload, "hello", 5);
 }
 
+/* Its application has not looked yet; it never knew what the peer takes. */
+static void a_connection_that_was_refused(void **state)
+{
+	struct tp_path path = {.max_payload = 1472, .local = before.local, .peer = before.peer};
+	struct tp_conn *c;
+	struct peer q;
+	struct wire_nak nak = {.code = TP_REFUSED};
+	uint8_t buf[WIRE_CONTROL_MAX];
+
+	peer_init(&before, &q, 1);
+	assert_int_equal(tp_connect(before.tp, before.now, &path, NULL, &c), 0);
+	assert_true(puppet_output(&before) && peer_learn(&before, &q));
+	nak.dst_cid = q.their_cid;
+	nak.nonce = q.nonce;
+	puppet_input(&before, buf, tp_wire_put_nak(buf, &nak));
+	assert_int_equal(tp_error(c), -ECONNREFUSED);
+	hand_over();
+	assert_int_equal(tp_error(restored(c)), -ECONNREFUSED);
+}
+
 /* What a peer has sent may not fit together. That ends its connection when it is found out, and is nobody
  * else's matter. */
 static void an_early_packet_that_does_not_fit(void **state)
@@ -206,6 +226,22 @@ static void a_failed_one_tells_why(void **state)
 	assert_int_equal(tp_readable(c), 4);
 	tp_close(c, after.now, false);
 	assert_int_equal(after.tp->conn_count, 0);
+}
+
+/* It never learnt how large packets are. */
+static void one_that_was_refused(void **state)
+{
+	struct tp_path path = {.max_payload = before.max_payload, .local = before.local, .peer = before.peer};
+	struct tp_conn *c;
+
+	assert_int_equal(tp_connect(before.tp, before.now, &path, &before, &c), 0);
+	puppet_flush(&before);
+	puppet_wait(&before, SD_S);
+	assert_int_equal(tp_error(c), -ETIMEDOUT);
+	hand_over();
+	c = restored(c);
+	assert_int_equal(tp_error(c), -ETIMEDOUT);
+	tp_close(c, after.now, false);
 }
 
 static void one_that_lingers_delivers(void **state)
@@ -312,6 +348,29 @@ static void damaged(void **state)
 	free(bytes);
 }
 
+/* Packets are built into buffers that are as large as the port takes. */
+static void packets_of_no_size(void **state)
+{
+	struct tp_peer *host;
+	struct peer q;
+	uint16_t mss;
+
+	assert_true(peer_connect(&before, &q, 1));
+	host = tp_peer_of(q.c);
+	for (unsigned i = 0; i < 4; i++) {
+		mss = q.c->mss;
+		q.c->mss += i == 1 ? 1 : 0;
+		host->payload = i == 2 ? 10 : 0;
+		host->probed = i == 3 ? 10 : 0;
+		sd_pack_free(&saved);
+		tp_save(before.tp, before.now, &saved);
+		q.c->mss = mss;
+		fresh(&after);
+		assert_int_equal(restore(&after, saved.data, saved.len), i ? -EPROTO : 0);
+		assert_true(stop(&after));
+	}
+}
+
 static void no_memory(void **state)
 {
 	int r = -ENOMEM;
@@ -335,15 +394,18 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(every_field_is_saved_or_left_out),
 		CASE(bytes_of_both_directions),
+		CASE(a_connection_that_was_refused),
 		CASE(an_early_packet_that_does_not_fit),
 		CASE(a_half_open_and_an_unaccepted_one),
 		CASE(a_failed_one_tells_why),
+		CASE(one_that_was_refused),
 		CASE(one_that_lingers_delivers),
 		CASE(without_its_listener_it_is_reset),
 		CASE(cut_short),
 		CASE(of_another_version),
 		CASE(of_another_size),
 		CASE(damaged),
+		CASE(packets_of_no_size),
 		CASE(no_memory),
 	};
 

@@ -55,7 +55,7 @@ static void play_calm(struct world *w, uint64_t seed)
 	 * repeats may come when all is over */
 	for (unsigned i = 0; i < 2; i++)
 		prompt &=
-			w->sim.hosts[i].cfg.ack_delay_ns < 500 * SD_US && w->sim.hosts[i].burst == BURST_MAX;
+			w->sim.hosts[i].cfg.ack_delay_ns < 100 * SD_US && w->sim.hosts[i].burst == BURST_MAX;
 	if (prompt && st[0].resets_sent + st[1].resets_sent + st[0].retransmits + st[1].retransmits)
 		sim_fail(&w->sim, "a RESET or a retransmission");
 }
@@ -241,8 +241,9 @@ static void play_path_change(struct world *w, uint64_t seed)
 	scene_run(w, 1000 * SD_S);
 }
 
-/* Half of the holes close before anybody may give up; of the others connections may die, but in good order.
- */
+/* A path that becomes too narrow for packets, or has been from the beginning, is survived unless it carries
+ * not even small ones: then only if that is over before anybody may give up, else connections die in good
+ * order. */
 static void play_black_hole(struct world *w, uint64_t seed)
 {
 	struct sim *s = &w->sim;
@@ -250,12 +251,17 @@ static void play_black_hole(struct world *w, uint64_t seed)
 
 	scene_draw(w, seed, 2 + seed % 2, false);
 	host = (unsigned)sd_rng_below(&s->rng, s->n_hosts);
-	w->may_die = seed % 4 < 2;
+	w->may_die = seed % 4 == 0;
 	if (w->may_die)
 		trouble(w, host);
-	scene_hole(w, host, s->now + sim_scale(s, SD_US, 20 * SD_MS),
-		w->may_die ? SIM_NEVER : sim_scale(s, SD_MS, 5 * SD_S));
+	scene_hole(w, host, seed % 4 < 2 ? WIRE_MIN_PAYLOAD : SIM_BASE_MTU,
+		seed % 4 == 3 ? s->now : s->now + sim_scale(s, SD_US, 20 * SD_MS),
+		seed % 4 == 1 ? sim_scale(s, SD_MS, 5 * SD_S) : SIM_NEVER);
 	scene_pairs(w, 1 + (unsigned)sd_rng_below(&s->rng, 6), 200000, 10 * SD_MS);
+	if (!w->may_die && seed % 3 == 0) { /* also between two pieces of a packet */
+		w->hand_over_every = sim_scale(s, 20 * SD_US, 20 * SD_MS);
+		w->hand_overs = 200;
+	}
 	scene_run(w, 1000 * SD_S);
 }
 

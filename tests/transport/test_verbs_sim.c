@@ -777,6 +777,9 @@ static void draw_changes(struct world *w)
 {
 	struct sim *s = &w->sim;
 
+	if (sim_chance(s, 0.3)) /* narrower than the hosts believe, for ever */
+		for (unsigned i = 0; i < 2; i++)
+			s->links[i][!i].mtu = (uint16_t)sim_between(s, SIM_BASE_MTU, 9000);
 	for (uint64_t i = sim_between(s, 0, CHANGES); i--;) {
 		struct sim_change *c = w->changes[i];
 		uint64_t at = s->now + sim_scale(s, 10 * SD_US, SD_S);

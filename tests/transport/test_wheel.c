@@ -92,6 +92,28 @@ static void stopping_and_moving(void **state)
 	assert_null(tp_wheel_expire(&w, 30 * SD_S));
 }
 
+/* Of several in one tick the one that is seen is the next to expire. */
+static void seen_before_its_turn(void **state)
+{
+	static struct tp_wheel w;
+	struct tp_timer t[4], *next = NULL;
+
+	tp_wheel_init(&w, 0);
+	assert_null(tp_wheel_peek(&w));
+	for (int i = 0; i < 4; i++) {
+		tp_timer_init(&t[i]);
+		tp_timer_set(&w, &t[i], i < 3 ? SD_S : 2 * SD_S);
+	}
+	for (int i = 0; i < 3; i++) {
+		struct tp_timer *expired = tp_wheel_expire(&w, SD_S + TICK);
+
+		assert_non_null(expired);
+		assert_true(!next || expired == next);
+		next = tp_wheel_peek(&w);
+		assert_true(i < 2 ? next && next->due == SD_S : !next);
+	}
+}
+
 /* Random timers, moved and stopped at random, over jumps of time from nothing to hours. */
 static void against_a_list(void **state)
 {
@@ -148,6 +170,7 @@ int main(void)
 		cmocka_unit_test(at_every_tick),
 		cmocka_unit_test(due_already),
 		cmocka_unit_test(stopping_and_moving),
+		cmocka_unit_test(seen_before_its_turn),
 		cmocka_unit_test(against_a_list),
 	};
 

@@ -69,6 +69,8 @@ static void check_decoded(const struct wire_packet *want)
 	expect(p.psn == want->psn && p.ack == want->ack && p.ts == want->ts && p.echo == want->echo);
 	expect(tp_wire_cid(now->pkt) == vector_number(now->fields, "dst_cid"));
 	expect(stream ? p.offset == want->offset : same_message(&p.msg, &want->msg));
+	expect(p.piece == want->piece && p.more == want->more);
+	expect(!want->piece || p.piece_off == want->piece_off);
 	expect(p.has_window == want->has_window && p.sack_words == want->sack_words);
 	expect(!want->has_window || (p.window == want->window && p.backlog == want->backlog));
 	expect(!want->sack_words || !memcmp(p.sack, want->sack, 8 * (size_t)want->sack_words));
@@ -82,6 +84,10 @@ static size_t put_extension(uint8_t *b, const json_t *x, const struct wire_packe
 	if (vector_number(x, "type") == WIRE_X_STREAM) {
 		tp_wire_put_stream(b, p->offset);
 		return WIRE_STREAM_LEN;
+	}
+	if (vector_number(x, "type") == WIRE_X_PIECE) {
+		tp_wire_put_piece(b, p->piece_off, p->more);
+		return WIRE_PIECE_LEN;
 	}
 	if (vector_number(x, "type") != WIRE_X_ACK)
 		return tp_wire_put_message(b, &p->msg);

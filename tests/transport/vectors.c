@@ -140,6 +140,13 @@ static void message_from(const json_t *x, struct wire_message *m)
 	m->compare = number_or_0(x, "compare");
 }
 
+static void piece_from(const json_t *x, struct wire_packet *p)
+{
+	p->piece = true;
+	p->more = vector_number(x, "flags") & WIRE_P_MORE;
+	p->piece_off = (uint16_t)vector_number(x, "piece_offset");
+}
+
 static size_t ack_from(const json_t *x, struct wire_packet *p, uint8_t *store)
 {
 	const json_t *words = field(x, "sack"), *word;
@@ -177,6 +184,8 @@ void vector_packet(const json_t *f, struct wire_packet *p, uint8_t store[VECTOR_
 			p->offset = vector_number(x, "offset");
 		else if (type == WIRE_X_ACK)
 			used += ack_from(x, p, store + used);
+		else if (type == WIRE_X_PIECE)
+			piece_from(x, p);
 		else if (type > WIRE_X_ACK && type <= WIRE_X_ATOMIC)
 			message_from(x, &p->msg);
 	}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import codec
 from codec import (ACK, ADD, COOKIE, DATA, FIND, FIND_REPLY, FLAGS, INIT, INIT_ACK, INIT_NAK, NONE, READ_REQ, READ_RESP, RESET,
-                   SEND, STREAM, SWAP, WRITE, WRITE_IMM, X_ACK, X_ATOMIC, X_READ_REQ, X_READ_RESP, X_SEND, X_STREAM, X_WRITE)
+                   SEND, STREAM, SWAP, WRITE, WRITE_IMM, X_ACK, X_ATOMIC, X_PIECE, X_READ_REQ, X_READ_RESP, X_SEND, X_STREAM, X_WRITE)
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "vectors.json"
 
@@ -48,6 +48,10 @@ def x_message(kind, *fields, flags=0):
     return {"type": kind, "flags": flags} | {k: v for f in fields for k, v in f.items()}
 
 
+def x_piece(offset=0, more=True):
+    return {"type": X_PIECE, "flags": int(more), "piece_offset": offset}
+
+
 def data(*extensions, payload=HELLO, **fields):
     return {"type": DATA, **BASE, **fields, "extensions": list(extensions or [x_stream()]), "payload": payload}
 
@@ -59,6 +63,12 @@ def ack(*extensions, **fields):
 def message(opcode, x, payload="", **fields):
     return {"type": DATA, **BASE, "opcode": opcode, "flags": FLAGS["READY"], **fields, "extensions": [x] if x else [],
             "payload": payload}
+
+
+def piece(opcode, x, offset=1152, more=True, payload=HELLO, **fields):
+    """One of a packet of messages."""
+    p = message(opcode, x, payload, flags=FLAGS["READY"] | FLAGS["ACKREQ"] | FLAGS["RETX"], **fields)
+    return {**p, "extensions": [x_piece(offset, more), *p["extensions"]]}
 
 
 def init(kind=INIT, **fields):
@@ -128,6 +138,22 @@ SENT_WITH_TRAILER = [
     ("SWAP", message(SWAP, ATOMIC, credits=6)),
     ("ADD", message(ADD, ADDEND, credits=7)),
     ("FIN of messages", message(NONE, None, flags=FLAGS["FIN"] | FLAGS["READY"], credits=8)),
+    ("DATA, the first piece", data(x_piece(), x_stream(), flags=FLAGS["ACKREQ"] | FLAGS["RETX"])),
+    ("DATA, a piece", data(x_piece(1152), x_stream(), flags=FLAGS["ACKREQ"] | FLAGS["RETX"])),
+    ("DATA, the last piece", data(x_piece(2304, False), x_stream(), flags=FLAGS["ACKREQ"] | FLAGS["RETX"])),
+    ("DATA, the last piece, FIN", data(x_piece(2304, False), x_stream(), flags=FLAGS["ACKREQ"] | FLAGS["RETX"] | FLAGS["FIN"])),
+    ("DATA, a piece up to the end of the largest packet", data(x_piece(65530), x_stream())),
+    ("ACK, of pieces", ack(x_ack(), x_piece(1152, False))),
+    ("ACK, of pieces, SACK words", ack(x_ack(0x8000000000000001, 3), x_piece(65535, False))),
+    ("ACK, of pieces, the longest header", ack(x_ack(*[1] * 14), x_piece(1, False), flags=FLAGS["ACKREQ"])),
+    ("SEND, a piece", piece(SEND, SENT, credits=0xbeef)),
+    ("SEND, the last piece of a fragment", piece(SEND, SENT, more=False)),
+    ("SEND, the last piece, with immediate", piece(SEND, SENT_IMMEDIATE, more=False)),
+    ("WRITE, a piece", piece(WRITE, WRITTEN, 0)),
+    ("WRITE, the last piece", piece(WRITE, {**WRITTEN, "flags": 1}, more=False)),
+    ("WRITE_IMM, the last piece", piece(WRITE_IMM, WRITTEN_IMMEDIATE, more=False)),
+    ("READ_RESP, a piece", piece(READ_RESP, {**ANSWER, "flags": 0})),
+    ("READ_RESP, the last piece", piece(READ_RESP, ANSWER, more=False)),
     ("INIT", init()),
     ("INIT, the first one", init(attempt=0, cookie="00" * 16, echo=0)),
     ("INIT, every field at its least", init(attempt=0, window=hex64(0), isn=0, max_ack_delay=0, largest_packet=256, features=0,
@@ -151,6 +177,8 @@ SENT_WITH_TRAILER = [
 ]
 SENT_WITHOUT = [
     ("DATA, no trailer", data()),
+    ("DATA, a piece, no trailer", data(x_piece(1152), x_stream(), flags=FLAGS["ACKREQ"] | FLAGS["RETX"])),
+    ("ACK, of pieces, no trailer", ack(x_ack(), x_piece(1152, False))),
     ("DATA, FIN, a window, no trailer", data(x_stream(9), x_ack(window=0x4000), flags=FLAGS["FIN"], ce_count=0, psn=1, ack=2,
                                              timestamp=3, echo=4, payload="")),
     ("ACK, no trailer", ack(x_ack(5))),
@@ -166,6 +194,10 @@ NEVER_SENT = [
     ("DATA, a window with SACK words", data(x_stream(), x_ack(1))),
     ("ACK, an unknown extension", ack(UNKNOWN, x_ack())),
     ("ACK, no extension", ack()),
+    ("ACK, of pieces alone", ack(x_piece(7, False))),
+    ("ACK, of no pieces", ack(x_ack(), x_piece(0, False))),
+    ("DATA, one piece", data(x_piece(0, False), x_stream())),
+    ("DATA, a piece, a window", data(x_stream(), x_ack(), x_piece())),
     ("ACK, FIN", ack(x_ack(), flags=FLAGS["FIN"])),
     ("SEND, a window", {**message(SEND, SENT, HELLO), "extensions": [x_ack(), SENT]}),
     ("READ_REQ, LAST", message(READ_REQ, {**READ, "flags": 1})),
@@ -276,6 +308,31 @@ DROPPED = [
      "an immediate before the last fragment"),
     ("READ_REQ, more than 2^30 bytes", codec.encode(message(READ_REQ, {**READ, "wanted": 2 ** 30 + 1})),
      "more wanted than 2^30 bytes"),
+    *((f"{name}, PIECE of {n} bytes", raw_extension(p, codec.put_extension(x), sized(x_piece(0, False), n)),
+       "a PIECE extension of another length")
+      for name, p, x in (("DATA", data(), x_stream()), ("ACK", ack(), x_ack())) for n in (4, 12)),
+    *((f"{name}, PIECE with flags {flags:#06x}", codec.encode(p({**x_piece(), "flags": flags})), "unknown flags in an extension")
+      for name, p in (("DATA", lambda x: data(x, x_stream())), ("ACK", lambda x: ack(x_ack(), x))) for flags in (2, 0x100, 0x8001)),
+    ("DATA, PIECE twice", codec.encode(data(x_piece(), x_stream(), x_piece())), "an extension that is there twice"),
+    ("ACK, PIECE twice", codec.encode(ack(x_piece(1, False), x_ack(), x_piece(1, False))), "an extension that is there twice"),
+    ("ACK, MORE", codec.encode(ack(x_ack(), x_piece(1152))), "MORE in an ACK"),
+    ("ACK, of more bytes than a packet has", codec.encode(ack(x_ack(), x_piece(65536, False))), "a piece from beyond what a packet has"),
+    *((f"DATA, a piece from {n} on", codec.encode(data(x_piece(n), x_stream())), "a piece from beyond what a packet has")
+      for n in (65536, 2 ** 31, 2 ** 32 - 1)),
+    *((f"DATA, a piece of 5 bytes from {n} on", codec.encode(data(x_piece(n), x_stream())),
+       "a piece that ends beyond what a packet has") for n in (65531, 65535)),
+    ("DATA, a piece, FIN", codec.encode(data(x_piece(), x_stream(), flags=FLAGS["FIN"])), "an end before the last piece"),
+    *((f"{name}, a piece, LAST", codec.encode(piece(op, x)), "an end before the last piece")
+      for name, op, x in (("SEND", SEND, {**SENT, "flags": 1}), ("WRITE", WRITE, {**WRITTEN, "flags": 1}),
+                          ("WRITE_IMM", WRITE_IMM, WRITTEN_IMMEDIATE), ("READ_RESP", READ_RESP, ANSWER))),
+    ("DATA, a piece without payload", codec.encode(data(x_piece(7), x_stream(), payload="")), "a piece of nothing"),
+    ("DATA, a last piece without payload, FIN", codec.encode(data(x_piece(7, False), x_stream(), flags=FLAGS["FIN"], payload="")),
+     "a piece of nothing"),
+    *((f"{name}, a piece", codec.encode(piece(op, x, 0, False, "")), "a piece of nothing")
+      for name, op, x in (("SEND of nothing", SEND, SENT_IMMEDIATE), ("READ_REQ", READ_REQ, READ), ("SWAP", SWAP, ATOMIC),
+                          ("ADD", ADD, ADDEND))),
+    ("FIN of messages, a piece", codec.encode({**message(NONE, None, flags=FLAGS["FIN"]), "extensions": [x_piece(0, False)]}),
+     "a piece of nothing"),
     ("INIT, no connection id", codec.encode(init(src_cid=hex64(0))), "no connection id of the sender"),
     ("INIT, a largest packet of 255", codec.encode(init(largest_packet=255)), "a largest packet below 256"),
     ("INIT, no packets", codec.encode(init(packets=0)), "no packets are remembered"),

@@ -60,7 +60,7 @@ static void fill_data(struct script *s, struct link *l, struct spec *x)
 	fill_payload(s, l, x);
 	if (p->v[F_OP] == WIRE_OP_READ_REQ || p->v[F_OP] == WIRE_OP_SWAP || p->v[F_OP] == WIRE_OP_ADD)
 		l->asked[p->v[F_RSN] % SCRIPT_REQUESTS] = p->v[F_OFF];
-	if (p->v[F_PSN] + 1 > l->psn)
+	if (!p->more && p->v[F_PSN] + 1 > l->psn)
 		l->psn = (uint32_t)p->v[F_PSN] + 1;
 	if (p->v[F_OP] == WIRE_OP_STREAM && p->v[F_OFF] + p->v[F_LEN] > l->off)
 		l->off = p->v[F_OFF] + p->v[F_LEN];

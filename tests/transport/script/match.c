@@ -141,6 +141,8 @@ static void match_flags(struct script *s, const struct spec *x, const struct pac
 	}
 	if ((x->p.last && !got->last) || (x->not_last && got->last))
 		script_fail(s, "LAST is%s set", got->last ? "" : " not");
+	if ((x->p.more && !got->more) || (x->not_more && got->more))
+		script_fail(s, "more is%s set", got->more ? "" : " not");
 }
 
 static void match_sack(struct script *s, const struct spec *x, const struct packet *got)
@@ -183,11 +185,30 @@ static void check_payload(struct script *s, const struct link *l, const struct p
 		script_fail(s, "its bytes are wrong");
 }
 
+/* The bytes of its packet that it says it has, and what ends with the packet's last one. */
+static void check_part(struct script *s, const struct link *l, unsigned i, const struct packet *got)
+{
+	uint64_t end = got->v[F_PIECE] + got->v[F_LEN];
+	bool ends = got->v[F_OP] == WIRE_OP_WRITE_IMM || got->flags & WIRE_F_FIN;
+
+	if (!l->first[i].sent || l->first[i].psn != got->v[F_PSN] || !(got->flags & WIRE_F_RETX))
+		script_fail(s, "only a packet that was sent before is repeated in pieces");
+	if (got->v[F_OFF] != l->first[i].off + got->v[F_PIECE] || end > l->first[i].len ||
+		got->more != (end < l->first[i].len))
+		script_fail(s, "it is no piece of what was sent with this PSN before");
+	if (ends != (!got->more && (l->first[i].fin || l->first[i].op == WIRE_OP_WRITE_IMM)))
+		script_fail(s, "it ends what its packet did not end, or does not end it");
+}
+
 static void check_again(struct script *s, struct link *l, const struct packet *got)
 {
 	unsigned fin = got->flags & WIRE_F_FIN, i = (unsigned)got->v[F_PSN] % SCRIPT_REMEMBER;
 	bool again = l->first[i].sent && l->first[i].psn == got->v[F_PSN];
 
+	if (got->has & BIT(F_PIECE)) {
+		check_part(s, l, i, got);
+		return;
+	}
 	if (again != ((got->flags & WIRE_F_RETX) != 0))
 		script_fail(s, again ? "it was sent before, and has no RETX" : "RETX is set the first time");
 	if (again && (l->first[i].off != got->v[F_OFF] || l->first[i].len != got->v[F_LEN] ||

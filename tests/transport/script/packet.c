@@ -51,11 +51,15 @@ static size_t put_extensions(struct script *s, const struct packet *p, uint8_t *
 		.compare = p->v[F_COMPARE]};
 	size_t n = 0;
 
+	if (p->has & BIT(F_PIECE)) {
+		tp_wire_put_piece(b, p->v[F_PIECE], p->more);
+		n = WIRE_PIECE_LEN;
+	}
 	if (p->type == WIRE_DATA && m.op == WIRE_OP_STREAM) {
-		tp_wire_put_stream(b, p->v[F_OFF]);
-		n = WIRE_STREAM_LEN;
+		tp_wire_put_stream(b + n, p->v[F_OFF]);
+		n += WIRE_STREAM_LEN;
 	} else if (p->type == WIRE_DATA) {
-		n = tp_wire_put_message(b, &m);
+		n += tp_wire_put_message(b + n, &m);
 	}
 	if (p->has & BIT(F_WIN)) {
 		unsigned words = sack_words(s, p);
@@ -246,6 +250,9 @@ static const char *get_numbered(const struct link *l, const uint8_t *pkt, size_t
 	set(out, F_ECHO, w.echo);
 	if (w.has_window)
 		set(out, F_WIN, w.window);
+	if (w.piece)
+		set(out, F_PIECE, w.piece_off);
+	out->more = w.more;
 	get_sack(&w, out);
 	out->payload = w.payload;
 	out->payload_len = w.payload_len;

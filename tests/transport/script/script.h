@@ -42,6 +42,7 @@ enum field {
 	F_RKEY,
 	F_OPERAND,
 	F_COMPARE,
+	F_PIECE, /* DATA: where in its packet the payload begins; ACK: bytes that have come */
 	F_VALUE, /* READ_RESP: what the eight bytes say */
 	F_ATTEMPT,
 	F_SPORT,
@@ -76,7 +77,7 @@ struct packet {
 	uint64_t has; /* BIT(enum field) */
 	uint64_t v[F_COUNT];
 	unsigned flags; /* enum wire_flag */
-	bool last;
+	bool last, more;
 	unsigned n_sack;
 	struct range sack[SCRIPT_RANGES];
 	uint8_t cookie[16], token[16];
@@ -95,7 +96,7 @@ struct spec {
 	uint64_t absent;    /* BIT(): must not be there */
 	unsigned not_flags; /* must not be set */
 	bool exact_flags;   /* nor any other than p.flags */
-	bool has_sack, not_last;
+	bool has_sack, not_last, not_more;
 	bool has_cookie;
 	bool any;     /* whoever it is for */
 	int label;    /* what it is to be called; -1: nothing */

@@ -42,6 +42,7 @@ static const struct {
 	{"established\n< ACK echo @p\n", "no packet was called '@p'"},
 	{"established\n< again @p\n", "no packet was called '@p'"},
 	{"established\n< DATA WHAT\n", "'WHAT' cannot stand in such a packet"},
+	{"established\n< DATA more\n", "'more' cannot stand in such a packet"},
 	{"established\n< DATA @\n", "'' is not a name"},
 	{"< ACK\n", "the endpoint has not told its id yet"},
 	{"< WHAT\n", "there is no type of packet 'WHAT'"},
@@ -82,6 +83,8 @@ static const struct {
 	{"established\n< DATA len 10 ACKREQ\n+1us > ACK\n",
 		"a packet came at 0, expected at 1us at the earliest"},
 	{"established\n< DATA len 10 ACKREQ\n> nothing\n", "expected no packet until now"},
+	{"established\n< DATA len 10 piece 0 more\n> ACK !piece\n", "piece is there"},
+	{"established\n< DATA len 10 piece 0 more\n> ACK piece 9\n", "piece is 10, expected 9"},
 	{"established\n< DATA len 10 @p\n+50us > ACK echo @p\n", "echo is 49.92us, expected 0"},
 	{"messages\nestablished\n> ACK\ncomplete recv 1\n", "there is no completion"},
 };

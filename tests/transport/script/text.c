@@ -29,6 +29,7 @@ static const struct {
 	[F_RKEY] = {"rkey", RKEY, ON(WIRE_DATA), 64},
 	[F_OPERAND] = {"operand", NUMBER, ON(WIRE_DATA), 64},
 	[F_COMPARE] = {"compare", NUMBER, ON(WIRE_DATA), 64},
+	[F_PIECE] = {"piece", NUMBER, PACKETS, 32},
 	[F_VALUE] = {"value", NUMBER, ON(WIRE_DATA), 64},
 	[F_ATTEMPT] = {"attempt", NUMBER, INITS, 8},
 	[F_SPORT] = {"sport", NUMBER, INITS, 16},
@@ -267,6 +268,10 @@ static bool parse_expected(struct script *s, struct spec *out, const char *word)
 		out->absent |= BIT(F_IMM);
 	else if (!strcmp(word, "!LAST"))
 		out->not_last = true;
+	else if (!strcmp(word, "!piece"))
+		out->absent |= BIT(F_PIECE);
+	else if (!strcmp(word, "!more"))
+		out->not_more = true;
 	else if (*word == '!' && find_name(flags, word + 1, &v))
 		out->not_flags |= (unsigned)v;
 	else
@@ -285,6 +290,8 @@ static bool parse_shared(struct script *s, struct spec *out, const char *word)
 		out->p.flags |= (unsigned)bits_of(s, flags, word_next(s, "flags"), "flag");
 	} else if (!strcmp(word, "LAST") && out->p.type == WIRE_DATA) {
 		out->p.last = true;
+	} else if (!strcmp(word, "more") && out->p.has & BIT(F_PIECE)) {
+		out->p.more = true;
 	} else if (!strcmp(word, "sack") && out->p.type == WIRE_ACK) {
 		parse_sack(s, out);
 	} else if (!strcmp(word, "cookie") && (ON(out->p.type) & (INITS | ON(WIRE_COOKIE)))) {
@@ -446,6 +453,8 @@ void packet_print(const struct script *s, FILE *to, const struct packet *p)
 	}
 	if (p->last)
 		fputs(" LAST", to);
+	if (p->more)
+		fputs(" more", to);
 	for (int f = 0; f < F_COUNT; f++) {
 		bool dull = f == F_ID || ((f == F_CE || f == F_CREDIT) && !p->v[f]);
 
