@@ -42,6 +42,20 @@ void pv_no_disarm_word(struct pv_ep *e)
 {
 }
 
+void pv_no_settle(struct pv_ep *e)
+{
+}
+
+int pv_no_landing(struct pv_ep *e, void *data, size_t len, size_t low)
+{
+	return -ENOTSUP;
+}
+
+size_t pv_no_landed(struct pv_ep *e)
+{
+	return 0;
+}
+
 int pv_no_fd(struct pv_ep *e, const void *note, size_t len)
 {
 	return -1;

@@ -15,6 +15,9 @@
 #define KEEP_PATIENCE_NS (5 * SD_S)
 #define KEEP_PROBES	 5
 
+/* Lent from this size on, even if it has to wait. */
+#define LARGE_WRITE (1u << 20)
+
 struct ether_ep *ether_ep_new(struct ether *x, void *user)
 {
 	struct ether_ep *e = calloc(1, sizeof *e);
@@ -246,9 +249,23 @@ static void ep_set_user(struct pv_ep *ep, void *user)
 	of(ep)->user = user;
 }
 
-static ssize_t ep_send(struct pv_ep *ep, const struct iovec *iov, int n, unsigned flags)
+/*
+ * Lending pays if the bytes leave at once: packets are built first, and what has to be kept is copied
+ * afterwards. Of a write that is larger than the ring most is acknowledged before the call is over, and never
+ * copied. Whatever else has to wait is better in the ring.
+ */
+static ptrdiff_t lend(struct ether_ep *e, const struct iovec *v)
 {
-	struct ether_ep *e = of(ep);
+	bool in_flight = tp_unacked(e->conn) != tp_unsent(e->conn);
+
+	if (in_flight && v->iov_len < LARGE_WRITE)
+		return tp_write(e->conn, v->iov_base, v->iov_len);
+	return tp_lend(e->conn, v->iov_base, v->iov_len);
+}
+
+static inline __attribute__((always_inline)) ssize_t send_some(
+	struct ether_ep *e, const struct iovec *iov, int n, unsigned flags, bool lends)
+{
 	size_t total = 0;
 	ptrdiff_t took;
 
@@ -259,7 +276,7 @@ static ssize_t ep_send(struct pv_ep *ep, const struct iovec *iov, int n, unsigne
 		tp_set_cork(e->conn, sd_clock_ns(), true);
 	}
 	for (int i = 0; i < n; i++) {
-		took = tp_write(e->conn, iov[i].iov_base, iov[i].iov_len);
+		took = lends ? lend(e, &iov[i]) : tp_write(e->conn, iov[i].iov_base, iov[i].iov_len);
 		if (took < 0)
 			return total ? (ssize_t)total : error_of(e) ? error_of(e) : took;
 		total += took;
@@ -278,6 +295,13 @@ static ssize_t ep_send(struct pv_ep *ep, const struct iovec *iov, int n, unsigne
 			return -EAGAIN;
 	}
 	return 0;
+}
+
+static ssize_t ep_send(struct pv_ep *ep, const struct iovec *iov, int n, unsigned flags)
+{
+	if (__builtin_expect(flags & PV_LEND, 0))
+		return send_some(of(ep), iov, n, flags, true);
+	return send_some(of(ep), iov, n, flags, false);
 }
 
 static ssize_t ep_recv(struct pv_ep *ep, const struct iovec *iov, int n, unsigned flags)
@@ -304,6 +328,31 @@ static ssize_t ep_recv(struct pv_ep *ep, const struct iovec *iov, int n, unsigne
 	if (tp_at_eof(e->conn) || e->rd_shut)
 		return 0;
 	return error_of(e) ? error_of(e) : -EAGAIN;
+}
+
+static void ep_settle(struct pv_ep *ep)
+{
+	struct ether_ep *e = of(ep);
+
+	if (e->conn)
+		tp_settle(e->conn);
+}
+
+static int ep_land(struct pv_ep *ep, void *data, size_t len, size_t low)
+{
+	struct ether_ep *e = of(ep);
+
+	return e->state == ETHER_OPEN && !e->rd_shut ? tp_land(e->conn, data, len, low) : -EBUSY;
+}
+
+static size_t ep_landed(struct pv_ep *ep)
+{
+	struct ether_ep *e = of(ep);
+	size_t n = tp_land_end(e->conn);
+
+	if (n)
+		flush(e); /* perhaps a window update */
+	return n;
 }
 
 static unsigned open_state(struct ether_ep *e)
@@ -472,6 +521,7 @@ static void ep_info(struct pv_ep *ep, struct pv_info *out)
 	struct tp_info t;
 
 	*out = (struct pv_info){.local = e->local, .peer = e->peer};
+	out->mss = ether_of(e)->engine.ports[0].info.mtu - 48 - TP_MAX_HEADER / 2;
 	snprintf(out->state, sizeof out->state, "%s", state_name(e));
 	if (!e->conn)
 		return;
@@ -491,7 +541,8 @@ static void ep_info(struct pv_ep *ep, struct pv_info *out)
 	out->recv_queued = tp_readable(e->conn);
 	out->send_buffer = t.send_ring;
 	out->recv_buffer = t.recv_ring;
-	out->mss = ether_of(e)->engine.ports[0].info.mtu - 48 - TP_MAX_HEADER / 2;
+	if (t.mss)
+		out->mss = t.mss;
 }
 
 static void ep_close(struct pv_ep *ep, enum pv_close_mode mode)
@@ -515,6 +566,9 @@ const struct pv_ep_ops ether_ep_ops = {
 	.set_user = ep_set_user,
 	.send = ep_send,
 	.recv = ep_recv,
+	.settle = ep_settle,
+	.land = ep_land,
+	.landed = ep_landed,
 	.state = ep_state,
 	.shutdown = ep_shutdown,
 	.connect_result = ep_connect_result,

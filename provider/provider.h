@@ -39,6 +39,8 @@ enum pv_ready {
 enum pv_flags {
 	PV_PEEK = 1 << 0,
 	PV_MORE = 1 << 1, /* more bytes follow at once: a short packet may wait */
+	PV_LEND = 1 << 2, /* send: the bytes stay where they are until settle(), and need not be copied before
+			   */
 };
 
 #define PV_NOTE_SIZE 64u
@@ -95,6 +97,13 @@ struct pv_ep_ops {
 	/* Bytes; 0: EOF; -EAGAIN: none yet, PV_IN follows; the terminal error once all bytes before it are
 	 * read. */
 	ssize_t (*recv)(struct pv_ep *e, const struct iovec *iov, int n, unsigned flags);
+	/* What was sent with PV_LEND is the caller's again. */
+	void (*settle)(struct pv_ep *e);
+	/* For a reader that has found nothing: what comes may go straight to data, until landed() returns how
+	 * much it was. PV_IN rises when it is low bytes, or will not be more. -ENOTSUP, -EBUSY: not this
+	 * time. */
+	int (*land)(struct pv_ep *e, void *data, size_t len, size_t low);
+	size_t (*landed)(struct pv_ep *e);
 	/* Level: what is ready now. A listener: PV_IN while there is a connection to accept. */
 	unsigned (*state)(struct pv_ep *e);
 	/* SHUT_RD, SHUT_WR, SHUT_RDWR. */
@@ -197,6 +206,9 @@ void pv_no_slow(struct pv *p, uint64_t now);
 unsigned pv_no_lingering(struct pv *p);
 uint32_t *pv_no_word(struct pv_ep *e, uint32_t *value);
 void pv_no_disarm_word(struct pv_ep *e);
+void pv_no_settle(struct pv_ep *e);
+int pv_no_landing(struct pv_ep *e, void *data, size_t len, size_t low);
+size_t pv_no_landed(struct pv_ep *e);
 int pv_no_fd(struct pv_ep *e, const void *note, size_t len);
 void pv_no_move(struct pv_ep *e, int fd);
 int pv_no_adopt(struct pv *p, int fd, void *user, void *note, size_t len, struct pv_ep **out);

@@ -34,7 +34,9 @@ struct statfile_record {
 	uint32_t cwnd, in_flight;
 	uint64_t send_queued, recv_queued;
 	uint64_t opened_ns; /* CLOCK_REALTIME */
-	uint64_t spare[2];
+	uint32_t mss;	    /* bytes in a full packet */
+	uint32_t spare32;
+	uint64_t spare;
 };
 
 struct statfile_header {

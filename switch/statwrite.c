@@ -264,6 +264,7 @@ static void describe_endpoint(const struct pv_ep *ep, struct statfile_record *r)
 	r->in_flight = i.in_flight;
 	r->send_queued = i.send_queued;
 	r->recv_queued = i.recv_queued;
+	r->mss = i.mss;
 }
 
 static const char *state_without_endpoint(const struct sw_sock *s)

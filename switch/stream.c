@@ -164,16 +164,59 @@ static ssize_t recv_some(struct sw_sock *s, struct cursor *c, unsigned pv_flags)
 
 /* --- the calls --- */
 
+/*
+ * Large transfers go by the rings: a provider may send from the caller's memory, and receive into it, while
+ * the call lasts. Before it returns, or a handler runs, the memory is the caller's alone again. Smaller ones
+ * gain nothing by it.
+ */
+#define LEND_MIN (8u << 10)
+#define LAND_MIN (4u << 10)
+
 struct call {
 	struct sw_sock *s;
 	struct cursor at;
 	struct sw_wait wait;
 	ssize_t done;
+	size_t want;		/* a receive's: how many bytes it waits for; 0: it sends */
+	struct pv_ep *borrower; /* who may use the memory at the moment */
+	bool lends;		/* it has enough of it for that to pay */
 	bool block;
 	bool waiting; /* wait has begun */
 	bool pinned;  /* another thread may close the descriptor while this one waits */
 	bool outside; /* the process exits: the domain could not be entered again */
 };
+
+/* A receive that has found nothing offers its buffer before it looks for packets. */
+static void lend_buffer(struct call *c)
+{
+	size_t low = c->want - (size_t)c->done, len;
+	struct pv_ep *ep = c->s->ep;
+
+	if (c->s->state != SW_CONNECTED)
+		return;
+	len = c->at.iov->iov_len - c->at.skip;
+	if (len < LAND_MIN)
+		return;
+	if (!ep->ops->land(ep, (char *)c->at.iov->iov_base + c->at.skip, len, low < len ? low : len))
+		c->borrower = ep;
+}
+
+static void take_back(struct call *c)
+{
+	struct pv_ep *ep = c->borrower;
+	size_t n;
+
+	c->borrower = NULL;
+	if (ep != c->s->ep) /* at exit it has been closed */
+		return;
+	if (!c->want) {
+		ep->ops->settle(ep);
+		return;
+	}
+	n = ep->ops->landed(ep);
+	c->done += (ssize_t)n;
+	cursor_move(&c->at, n);
+}
 
 /* Nothing goes at the moment: 0 to try again, else what the call returns (1 stands for done). */
 static ssize_t hold_on(struct call *c, uint64_t timeout_ns)
@@ -190,7 +233,11 @@ static ssize_t hold_on(struct call *c, uint64_t timeout_ns)
 	if (!c->pinned)
 		sw_obj_pin(&s->obj);
 	c->pinned = true;
+	if (c->lends && c->want)
+		lend_buffer(c);
 	r = sw_wait_on(&c->wait, &s->waiters, s->ep, NULL, 0);
+	if (c->borrower && (c->want || r == -EINTR))
+		take_back(c);
 	if (r == -EINTR) {
 		sw_leave();
 		r = sw_wait_restarts(&c->wait) ? 0 : -EINTR;
@@ -209,12 +256,17 @@ static ssize_t send_loop(struct call *c, unsigned pv_flags)
 	struct sw_sock *s = c->s;
 	ssize_t r;
 
+	c->lends = c->at.left >= LEND_MIN;
+	if (c->lends)
+		pv_flags |= PV_LEND;
 	for (;;) {
 		if (__builtin_expect(s->state != SW_CONNECTED, 0)) {
 			r = unconnected(s, true);
 			if (s->state == SW_KERNEL)
 				return SW_NOT_OURS;
 		} else {
+			if (__builtin_expect(c->lends, 0))
+				c->borrower = s->ep;
 			r = send_some(s, &c->at, pv_flags);
 			if (r >= 0) {
 				c->done += r;
@@ -246,14 +298,20 @@ static size_t target(const struct sw_sock *s, const struct cursor *at, int flags
 	return low < at->left ? low : at->left;
 }
 
+static bool satisfied(const struct call *c)
+{
+	return c->done && (size_t)c->done >= c->want;
+}
+
 static ssize_t recv_loop(struct call *c, int flags)
 {
 	struct sw_sock *s = c->s;
 	unsigned pv_flags = flags & MSG_PEEK ? PV_PEEK : 0;
-	size_t want = target(s, &c->at, flags);
 	bool polled = false;
 	ssize_t r;
 
+	c->want = target(s, &c->at, flags);
+	c->lends = !pv_flags && c->at.left >= LAND_MIN;
 	for (;;) {
 		if (__builtin_expect(s->state != SW_CONNECTED, 0)) {
 			r = unconnected(s, false);
@@ -272,18 +330,28 @@ static ssize_t recv_loop(struct call *c, int flags)
 				if (pv_flags & PV_PEEK)
 					c->done = 0; /* the same bytes as last time, and more */
 				c->done += r;
-				if ((size_t)c->done >= want || !c->at.left)
+				if (satisfied(c))
 					return c->done;
 			}
 			if (!polled) {
 				polled = true;
-				if (sw_progress())
+				if (__builtin_expect(c->lends, 0))
+					lend_buffer(c);
+				r = sw_progress();
+				if (__builtin_expect(c->borrower != NULL, 0)) {
+					take_back(c);
+					if (satisfied(c))
+						return c->done;
+				}
+				if (r)
 					continue;
 			}
 		}
 		r = hold_on(c, s->recv_timeout_ns);
 		if (r)
 			return r == 1 ? c->done : r;
+		if (satisfied(c))
+			return c->done;
 	}
 }
 
@@ -345,6 +413,8 @@ ssize_t sw_stream_send(int fd, const struct iovec *iov, int n, int flags)
 	} else {
 		c.block = blocks(c.s, flags);
 		r = send_loop(&c, flags & MSG_MORE ? PV_MORE : 0);
+		if (__builtin_expect(c.borrower != NULL, 0))
+			take_back(&c);
 		count(c.outside ? NULL : c.s->stat_out, r);
 	}
 	call_close(&c);

@@ -39,6 +39,7 @@ static json_t *connection(const struct statfile_record *r)
 	json_object_set_new(o, "in_flight", number(r->in_flight));
 	json_object_set_new(o, "send_queued", number(r->send_queued));
 	json_object_set_new(o, "recv_queued", number(r->recv_queued));
+	json_object_set_new(o, "mss", number(r->mss));
 	json_object_set_new(o, "opened_ns", number(r->opened_ns));
 	return o;
 }

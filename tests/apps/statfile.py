@@ -24,7 +24,8 @@ class Record(c.Structure):
                 *[(n, c.c_uint64) for n in ("bytes_out", "bytes_in", "packets_out", "packets_in", "retransmits", "srtt_ns",
                                             "min_rtt_ns")],
                 ("cwnd", c.c_uint32), ("in_flight", c.c_uint32),
-                *[(n, c.c_uint64) for n in ("send_queued", "recv_queued", "opened_ns")], ("spare", c.c_uint64 * 2)]
+                *[(n, c.c_uint64) for n in ("send_queued", "recv_queued", "opened_ns")], ("mss", c.c_uint32), ("spare32", c.c_uint32),
+                ("spare", c.c_uint64)]
 
 
 class Header(c.Structure):

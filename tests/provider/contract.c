@@ -638,6 +638,89 @@ static void data__much_both_ways_at_once(void **unused)
 	pair_close(&p);
 }
 
+/* Lends what is left, and takes it back at times: then its bytes need not be there any more. */
+static void lend_out(struct stream *s, uint8_t *data)
+{
+	struct pv_ep *ep = s->from->ep;
+	ssize_t n;
+
+	if (s->sent == s->total)
+		return;
+	n = send_flags(s->from, data + s->sent, s->total - s->sent, PV_LEND);
+	assert_true(n > 0 || n == -EAGAIN);
+	if (n > 0)
+		s->sent += n;
+	if (s->sent < s->total && sd_rng_below(&s->sizes, 16))
+		return;
+	ep->ops->settle(ep);
+	memset(data, 0, s->sent);
+	if (s->sent == s->total)
+		assert_int_equal(ep->ops->shutdown(ep, SHUT_WR), 0);
+}
+
+/* Progress, with a reader's memory to land in. */
+static void land_in(struct stream *s)
+{
+	struct pv_ep *ep = s->to->ep;
+	size_t size = 1 + sd_rng_below(&s->sizes, sizeof chunk - 1), n;
+	bool lands = !ep->ops->land(ep, chunk, size, 1);
+
+	chunk[size] = 0xa5;
+	pv_progress(world->domain);
+	if (!lands)
+		return;
+	n = ep->ops->landed(ep);
+	assert_true(n <= size);
+	assert_int_equal(chunk[size], 0xa5);
+	pattern(expected, s->received, n, s->id);
+	assert_memory_equal(chunk, expected, n);
+	s->received += n;
+}
+
+static void data__from_and_to_the_callers_memory(void **unused)
+{
+	uint64_t total = 8 << 20, began = sd_clock_ns();
+	uint8_t *data = malloc(total);
+	struct pair p;
+	struct stream s;
+
+	pair_open(&p);
+	pattern(data, 0, total, 5);
+	s = (struct stream){.from = &p.c, .to = &p.s, .id = 5, .total = total};
+	sd_rng_seed(&s.sizes, 5);
+	do {
+		lend_out(&s, data);
+		land_in(&s);
+		assert_true(sd_clock_ns() - began < PATIENCE);
+	} while (!pump_in(&s));
+	assert_int_equal(s.received, total);
+	assert_int_equal(info(&p.s).bytes_in, total);
+	pair_close(&p);
+	free(data);
+}
+
+/* Closing is no different from settling first. */
+static void data__closed_with_a_loan(void **unused)
+{
+	uint64_t total = 100000;
+	uint8_t *data = malloc(total);
+	struct stream s = {.id = 6};
+	struct pair p;
+	ssize_t n;
+
+	pair_open(&p);
+	pattern(data, 0, total, s.id);
+	n = send_flags(&p.c, data, total, PV_LEND);
+	assert_true(n > 0);
+	close_(&p.c);
+	memset(data, 0, total);
+	s.to = &p.s;
+	until(pump_in(&s));
+	assert_int_equal(s.received, n);
+	pair_close(&p);
+	free(data);
+}
+
 /* Sends until the way is full and stays so; the bytes taken. */
 static uint64_t fill(struct end *e, uint64_t id)
 {
@@ -1053,6 +1136,8 @@ int contract_run(struct world *w)
 		CASE(data__scattered_pieces),
 		CASE(data__peek_leaves_it),
 		CASE(data__much_both_ways_at_once),
+		CASE(data__from_and_to_the_callers_memory),
+		CASE(data__closed_with_a_loan),
 		CASE(data__full_until_the_peer_reads),
 		CASE(ready__every_arrival_is_an_edge),
 		CASE(ready__follows_the_user),
