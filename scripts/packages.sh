@@ -7,7 +7,7 @@ packages_build="gcc libc6-dev meson ninja-build pkg-config python3 libdpdk-dev l
 packages_demo="iproute2 redis-server redis-tools procps"
 packages_test="iproute2 redis-server redis-tools procps clang clang-format libclang-rt-14-dev nginx-light curl wget
 	netcat-openbsd socat iperf3 openssh-server openssh-client strace wrk postgresql
-	gunicorn python3-psycopg2 python3-redis iputils-ping tshark spin"
+	gunicorn python3-psycopg2 python3-redis iputils-ping tshark spin nftables"
 
 # as_root COMMAND...
 as_root() {

@@ -419,6 +419,15 @@ static double message_rate(struct end *e, enum tp_opcode op)
 	return 1e3 * (double)posted / (double)(pv_device_now(e->d) - start);
 }
 
+/* Of many the next ones are in no cache. */
+static void expect_post(const struct end *e, unsigned next, unsigned n)
+{
+	if (n <= FEW)
+		return;
+	tp_expect_post(e->qps[(next + 4) % n], 0);
+	tp_expect_post(e->qps[(next + 2) % n], 1);
+}
+
 /* Gbit/s of WRITEs, as many messages under way as the window says, over n queue pairs by turns. */
 static double write_rate(struct end *e, unsigned n)
 {
@@ -439,6 +448,7 @@ static double write_rate(struct end *e, unsigned n)
 				.rkey = e->peer_rkey,
 				.remote_offset = piece.offset};
 
+			expect_post(e, next, n);
 			if (tp_post_send(e->qps[next], &wr))
 				break;
 			next = next + 1 == n ? 0 : next + 1;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What the ether provider costs without sockets above it: two processes, each on a host and a CPU of its own,
- * that never sleep. "ping": 64 bytes there and back; "msgs": 64-byte sends one way; "bulk": one stream.
+ * that never sleep. "ping": 64 bytes there and back; "msgs": 64-byte sends one way; "bulk": one stream;
+ * "many": exchanges of 1 KiB, 64 at a time, by turns over a few of many connections and over all of them.
  *
- * bench_engine [-m MTU] [-t SECONDS] [-c] [-w SEND-SIZE] ping|msgs|bulk NEAR-DEVICE FAR-DEVICE
+ * bench_engine [-m MTU] [-t SECONDS] [-c] [-w SEND-SIZE] [-n CONNECTIONS] ping|msgs|bulk|many NEAR-DEVICE
+ * FAR-DEVICE
  * ("%s" in a device is a directory for sockets; -c: without the CRC trailer)
  */
 #include <errno.h>
@@ -28,6 +30,10 @@ enum {
 	WARM_UP = 20000,
 	SAMPLES_MAX = 4000000,
 	CHUNK = 1 << 20,
+	MANY_MAX = 60000,
+	FEW = 64,     /* connections in use, */
+	AT_ONCE = 64, /* and exchanges under way */
+	ROUNDS = 5,
 };
 
 struct options {
@@ -35,7 +41,15 @@ struct options {
 	uint16_t mtu;
 	uint64_t seconds;
 	size_t send_size;
+	unsigned connections;
 	bool crc;
+};
+
+/* One of many connections. */
+struct end {
+	struct pv_ep *ep;
+	size_t got; /* of this exchange */
+	bool busy, ready;
 };
 
 struct host {
@@ -53,8 +67,18 @@ static void die(const char *what)
 	exit(1);
 }
 
+static struct end ends[MANY_MAX];
+static struct end *ready[MANY_MAX]; /* those with something to read */
+static unsigned n_ready;
+
 static void on_ready(void *user, unsigned events)
 {
+	struct end *x = user;
+
+	if (!x || !(events & PV_IN) || x->ready)
+		return;
+	x->ready = true;
+	ready[n_ready++] = x;
 }
 
 static void pin(unsigned cpu)
@@ -150,6 +174,86 @@ static void spin(struct host *h)
 	pv_leave(h->domain);
 }
 
+/* --- many connections --- */
+
+/* What has come on x; false: it has ended. */
+static bool take(struct end *x)
+{
+	struct iovec v = {chunk, CHUNK};
+	ssize_t n;
+
+	x->ready = false;
+	while ((n = x->ep->ops->recv(x->ep, &v, 1, 0)) > 0)
+		x->got += (size_t)n;
+	return n == -EAGAIN;
+}
+
+static void put(struct end *x, size_t len)
+{
+	struct iovec v = {chunk, len};
+
+	x->got = 0;
+	if (x->ep->ops->send(x->ep, &v, 1, 0) != (ssize_t)len)
+		die("a message does not fit");
+}
+
+/* Until the first of them ends. */
+static void answer_many(struct host *h, struct pv_ep *l)
+{
+	unsigned n = 0;
+
+	for (;;) {
+		spin(h);
+		pv_enter(h->domain);
+		while (n < MANY_MAX && !l->ops->accept(l, &ends[n], &ends[n].ep)) {
+			on_ready(&ends[n], PV_IN);
+			n++;
+		}
+		while (n_ready) {
+			struct end *x = ready[--n_ready];
+
+			if (!take(x))
+				exit(0);
+			if (x->got >= h->o->send_size)
+				put(x, h->o->send_size);
+		}
+		pv_leave(h->domain);
+	}
+}
+
+/* Exchanges a second over the first n. */
+static double exchange(struct host *h, unsigned n, uint64_t ns)
+{
+	uint64_t begin = sd_clock_ns(), end = begin + ns, done = 0;
+	unsigned next = 0, under_way = 0;
+
+	do {
+		pv_enter(h->domain);
+		for (; under_way < AT_ONCE && under_way < n && sd_clock_ns() < end; under_way++, next++) {
+			struct end *x = &ends[next % n];
+
+			if (x->busy)
+				break;
+			x->busy = true;
+			put(x, h->o->send_size);
+		}
+		pv_progress(h->domain);
+		while (n_ready) {
+			struct end *x = ready[--n_ready];
+
+			if (!take(x))
+				die("the far end has gone");
+			if (x->got < h->o->send_size)
+				continue;
+			x->busy = false;
+			under_way--;
+			done++;
+		}
+		pv_leave(h->domain);
+	} while (under_way || sd_clock_ns() < end);
+	return (double)done / ((double)(sd_clock_ns() - begin) / 1e9);
+}
+
 /* --- the far end --- */
 
 static void far_end(struct host *h)
@@ -157,8 +261,10 @@ static void far_end(struct host *h)
 	struct sd_addr local = hosts_addr(1, 4, PORT);
 	struct pv_ep *l, *e;
 
-	if (h->pv->ops->listen(h->pv, -1, &local, 8, NULL, &l))
+	if (h->pv->ops->listen(h->pv, -1, &local, 1024, NULL, &l))
 		die("cannot listen");
+	if (!strcmp(h->o->mode, "many"))
+		answer_many(h, l);
 	while (l->ops->accept(l, NULL, &e))
 		spin(h);
 	if (!strcmp(h->o->mode, "ping")) {
@@ -176,13 +282,13 @@ static void far_end(struct host *h)
 
 /* --- the near end --- */
 
-static struct pv_ep *try_connect(struct host *h)
+static struct pv_ep *try_connect(struct host *h, struct end *x, uint16_t port)
 {
-	struct sd_addr local = hosts_addr(0, 4, 40000), peer = hosts_addr(1, 4, PORT);
+	struct sd_addr local = hosts_addr(0, 4, port), peer = hosts_addr(1, 4, PORT);
 	enum sd_reason reason;
 	struct pv_ep *e;
 
-	if (h->pv->ops->connect(h->pv, -1, &local, &peer, NULL, &e))
+	if (h->pv->ops->connect(h->pv, -1, &local, &peer, x, &e))
 		return NULL;
 	while (e->ops->connect_result(e, &reason) == -EINPROGRESS)
 		spin(h);
@@ -192,12 +298,12 @@ static struct pv_ep *try_connect(struct host *h)
 	return NULL;
 }
 
-static struct pv_ep *near_connect(struct host *h)
+static struct pv_ep *near_connect(struct host *h, struct end *x, uint16_t port)
 {
 	struct pv_ep *e;
 
 	for (uint64_t end = sd_clock_ns() + 10 * SD_S; sd_clock_ns() < end;) {
-		e = try_connect(h);
+		e = try_connect(h, x, port);
 		if (e)
 			return e;
 		spin(h);
@@ -261,10 +367,30 @@ static void report(struct host *h, struct pv_ep *e)
 		i.packets_in, i.retransmits, i.srtt_ns, i.cwnd);
 }
 
+static void many(struct host *h)
+{
+	uint64_t ns = h->o->seconds * SD_S / ROUNDS;
+	double few, all;
+
+	for (unsigned i = 0; i < h->o->connections; i++)
+		ends[i].ep = near_connect(h, &ends[i], (uint16_t)(1025 + i));
+	exchange(h, h->o->connections, ns);
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		few = exchange(h, FEW, ns);
+		all = exchange(h, h->o->connections, ns);
+		printf("%.0f exchanges/s of %zu bytes over %u connections, %.0f over %u: %.2f\n", few,
+			h->o->send_size, FEW, all, h->o->connections, all / few);
+	}
+	exit(0);
+}
+
 static void near_end(struct host *h)
 {
-	struct pv_ep *e = near_connect(h);
+	struct pv_ep *e;
 
+	if (!strcmp(h->o->mode, "many"))
+		many(h);
+	e = near_connect(h, NULL, 40000);
 	if (!strcmp(h->o->mode, "ping"))
 		ping(h, e);
 	else
@@ -279,7 +405,7 @@ static void parse(struct options *o, int argc, char **argv, const char *dir)
 	static char devices[2][256];
 	int c;
 
-	while ((c = getopt(argc, argv, "m:t:w:c")) != -1) {
+	while ((c = getopt(argc, argv, "m:t:w:n:c")) != -1) {
 		switch (c) {
 		case 'm':
 			o->mtu = atoi(optarg);
@@ -290,6 +416,9 @@ static void parse(struct options *o, int argc, char **argv, const char *dir)
 		case 'w':
 			o->send_size = atoi(optarg);
 			break;
+		case 'n':
+			o->connections = atoi(optarg);
+			break;
 		case 'c':
 			o->crc = false;
 			break;
@@ -298,12 +427,15 @@ static void parse(struct options *o, int argc, char **argv, const char *dir)
 		}
 	}
 	if (argc - optind != 3)
-		die("usage: bench_engine [-m MTU] [-t SECONDS] [-c] [-w SEND-SIZE] ping|msgs|bulk "
-		    "NEAR-DEVICE "
-		    "FAR-DEVICE");
+		die("usage: bench_engine [-m MTU] [-t SECONDS] [-c] [-w SEND-SIZE] [-n CONNECTIONS] "
+		    "ping|msgs|bulk|many NEAR-DEVICE FAR-DEVICE");
+	if (o->connections < FEW || o->connections > MANY_MAX)
+		die("connections: 64 to 60000");
 	o->mode = argv[optind];
 	if (!o->send_size)
-		o->send_size = strcmp(o->mode, "bulk") ? MESSAGE : 256 << 10;
+		o->send_size = !strcmp(o->mode, "bulk")	  ? 256 << 10
+			       : !strcmp(o->mode, "many") ? 1024
+							  : MESSAGE;
 	for (unsigned i = 0; i < 2; i++) {
 		const char *device = argv[optind + 1 + i], *at = strstr(device, "%s");
 		int head = at ? at - device : (int)strlen(device);
@@ -316,7 +448,7 @@ static void parse(struct options *o, int argc, char **argv, const char *dir)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.mtu = 1500, .seconds = 3, .crc = true};
+	struct options o = {.mtu = 1500, .seconds = 3, .connections = 10000, .crc = true};
 	char dir[] = "/tmp/bench_engine.XXXXXX", command[64];
 	struct host h = {0};
 	pid_t child;
