@@ -596,6 +596,11 @@ void tp_output_check(struct tp_conn *c);
 
 /* warm.c */
 #define TP_WARM 64 /* connections are in the cache as it is */
+static inline bool tp_crowded(const struct tp *t)
+{
+	return t->conn_count > TP_WARM;
+}
+
 /* The turn of this one is now, that of those behind it comes. */
 void tp_warm_output(const struct tp *t, const struct tp_conn *c);
 /* That of the next timer comes. */

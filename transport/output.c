@@ -336,7 +336,7 @@ static size_t send_new(struct tp_conn *c, uint64_t now, uint8_t *buf)
 		tp_pmtu_sent(c, psn, s);
 	c->snd_sent += len;
 	if (c->fin_wanted && c->snd_sent == c->snd_end) {
-		s->flags = SENT_FIN;
+		s->flags |= SENT_FIN;
 		flags = WIRE_F_FIN;
 		c->fin_sent = true;
 	}
@@ -499,7 +499,7 @@ size_t tp_output(struct tp *t, uint64_t now, uint8_t *buf, size_t cap, const str
 
 		if (cap < c->path.max_payload)
 			return 0;
-		if (__builtin_expect(t->conn_count > TP_WARM && !t->out_run, 0))
+		if (__builtin_expect(tp_crowded(t) && !t->out_run, 0))
 			tp_warm_output(t, c);
 		len = build(c, now, buf);
 		if (!len || !wanted(c)) {

@@ -181,7 +181,7 @@ void tp_timeout(struct tp *t, uint64_t now)
 	t->now = now;
 	expire_acks(t, now);
 	while ((timer = tp_wheel_expire(&t->wheel, now))) {
-		if (__builtin_expect(t->conn_count > TP_WARM, 0))
+		if (__builtin_expect(tp_crowded(t), 0))
 			tp_warm_timer(t);
 		tp_conn_timeout(container_of(timer, struct tp_conn, timer), now);
 	}

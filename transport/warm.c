@@ -50,7 +50,7 @@ static void warm(const struct tp_conn *c, unsigned step)
 
 bool tp_is_crowded(const struct tp *t)
 {
-	return t->conn_count > TP_WARM;
+	return tp_crowded(t);
 }
 
 void tp_warm_output(const struct tp *t, const struct tp_conn *c)
