@@ -316,3 +316,60 @@ int encap_parse(const uint8_t *frame, size_t len, uint16_t dst_port, bool verify
 	out->ce = f->ecn == ECN_CE;
 	return 0;
 }
+
+void encap_know(struct encap_known *k, const uint8_t *frame, size_t len, const struct encap_view *v)
+{
+	size_t hdr_len = (size_t)(v->payload - frame);
+
+	k->hdr_len = 0;
+	if (len < sizeof k->head || hdr_len != (v->flow.dst.family == 6 ? ENCAP_V6 : ENCAP_V4))
+		return; /* IPv4 with options */
+	memcpy(k->head, frame, sizeof k->head);
+	k->hdr_len = (uint8_t)hdr_len;
+}
+
+/* Where the headers of a and b differ, but for what is set in free, of 8 words at most. */
+static uint64_t differences(const uint8_t *a, const uint8_t *b, const uint64_t *free, unsigned words)
+{
+	uint64_t d = 0;
+
+	for (unsigned i = 0; i < words; i++)
+		d |= (load64(a + 8 * i) ^ load64(b + 8 * i)) & ~free[i];
+	return d;
+}
+
+int encap_is_known(const struct encap_known *k, const uint8_t *frame, size_t len)
+{
+	/* Lengths and checksums; of IPv4 only the ports and the length of UDP are in the words. */
+	static const union {
+		uint8_t bytes[64];
+		uint64_t words[8];
+	} free4 = {{[16] = 0xff, [17] = 0xff, [24] = 0xff, [25] = 0xff, [38] = 0xff, [39] = 0xff}},
+	  free6 = {{[18] = 0xff,
+		  [19] = 0xff,
+		  [58] = 0xff,
+		  [59] = 0xff,
+		  [60] = 0xff,
+		  [61] = 0xff,
+		  [62] = 0xff,
+		  [63] = 0xff}};
+	const uint8_t *ip = frame + ETH_LEN, *udp = frame + k->hdr_len - UDP_LEN;
+	unsigned udp_len;
+
+	if (len < sizeof k->head || !k->hdr_len)
+		return -1;
+	if (k->hdr_len == ENCAP_V4) {
+		if (differences(frame, k->head, free4.words, 5))
+			return -1;
+		udp_len = be16_get(ip + 2) - (unsigned)IP4_LEN;
+		if (encap_csum_fold(sum_ip4(ip)) != 0xffff)
+			return -1;
+	} else {
+		if (differences(frame, k->head, free6.words, 8) || !load16(udp + 6))
+			return -1;
+		udp_len = be16_get(ip + 4);
+	}
+	if (udp_len != be16_get(udp + 4) || udp_len < UDP_LEN || udp_len > len - (size_t)(udp - frame))
+		return -1;
+	return (int)(udp_len - UDP_LEN);
+}

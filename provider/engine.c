@@ -137,6 +137,7 @@ int engine_add_port(struct engine *e, struct port *port, int ifindex)
 		return -ENOSPC;
 	p->port = port;
 	p->ifindex = ifindex;
+	p->rx.port_index = e->n_ports;
 	port->ops->info(port, &p->info);
 	p->direct = p->info.caps & PORT_CAP_EXT_TX && p->info.caps & PORT_CAP_TX_CSUM;
 	if (p->direct)
@@ -235,6 +236,7 @@ void engine_set_addrs(struct engine *e, unsigned index, const struct sd_addr *ad
 	if (n)
 		memcpy(p->addrs, addrs, n * sizeof *addrs);
 	p->n_addrs = n;
+	p->known.hdr_len = 0; /* it may not be ours any more */
 	for (unsigned i = 0; i < n; i++) {
 		if (!is_own(&before, &addrs[i]))
 			announce(e, index, &addrs[i]);
@@ -268,28 +270,43 @@ static bool is_for_all(const struct sd_addr *a)
 			      : a->ip[0] == 0xff;
 }
 
-/* False: it is none of ours. */
-static bool receive_frame(struct engine *e, unsigned index, const struct port_frame *f, uint64_t now)
+/* A frame of another flow than the last one: the UDP payload's length, or -1: it is none of ours. */
+static int take_apart(struct engine *e, struct engine_port *p, const struct port_frame *f, bool verify,
+	const uint8_t **packet)
 {
-	struct engine_port *p = &e->ports[index];
 	struct encap_view v;
-	struct tp_rx rx;
+
+	if (encap_parse(f->data, f->len, TP_UDP_PORT, verify, &v))
+		return -1;
+	if (!is_own(p, &v.flow.dst) && !is_for_all(&v.flow.dst)) {
+		e->stats.rx_foreign++;
+		return -1;
+	}
+	encap_know(&p->known, f->data, f->len, &v);
+	p->rx.local = v.flow.dst;
+	p->rx.peer = v.flow.src;
+	p->rx.ce = v.ce;
+	*packet = v.payload;
+	return (int)v.payload_len;
+}
+
+/* False: it is none of ours. */
+static bool receive_frame(struct engine *e, struct engine_port *p, const struct port_frame *f, uint64_t now)
+{
+	bool verify = e->verify_csum && !(f->flags & PORT_RX_CSUM_OK);
+	const uint8_t *packet = f->data + p->known.hdr_len;
+	int len;
 
 	if (f->flags & PORT_RX_CSUM_BAD)
 		return false;
-	if (encap_parse(f->data, f->len, TP_UDP_PORT, e->verify_csum && !(f->flags & PORT_RX_CSUM_OK), &v))
+	len = verify ? -1 : encap_is_known(&p->known, f->data, f->len);
+	if (len < 0)
+		len = take_apart(e, p, f, verify, &packet);
+	if (len < 0)
 		return false;
-	if (!is_own(p, &v.flow.dst) && !is_for_all(&v.flow.dst)) {
-		e->stats.rx_foreign++;
-		return false;
-	}
-	rx.local = v.flow.dst;
-	rx.peer = v.flow.src;
-	rx.frame = f->data;
-	rx.port_index = index;
-	rx.ce = v.ce;
-	rx.late = e->late;
-	tp_input(e->tp, now, v.payload, v.payload_len, &rx);
+	p->rx.frame = f->data;
+	p->rx.late = e->late;
+	tp_input(e->tp, now, packet, (size_t)len, &p->rx);
 	return true;
 }
 
@@ -310,11 +327,18 @@ static void expect(struct engine *e, const struct port_frame *frames, unsigned n
 	}
 }
 
+/* Those of the next frame are fetched while this one's bytes are looked at. */
+static void want_headers(const struct port_frame *f)
+{
+	__builtin_prefetch(f->data);
+	__builtin_prefetch(f->data + 64);
+}
+
 /* *backlog: of the fullest receive queue, in 256ths. */
 static unsigned receive(struct engine *e, unsigned index, uint64_t now, unsigned *backlog)
 {
-	struct miniport *kernel = e->ports[index].kernel;
-	struct port *port = e->ports[index].port;
+	struct engine_port *p = &e->ports[index];
+	struct port *port = p->port;
 	struct port_frame frames[ENGINE_BURST], others[ENGINE_BURST];
 	unsigned n = port->ops->rx(port, frames, ENGINE_BURST), n_others = 0;
 	bool crowded;
@@ -332,12 +356,14 @@ static unsigned receive(struct engine *e, unsigned index, uint64_t now, unsigned
 	for (unsigned i = 0; i < n; i++) {
 		if (__builtin_expect(crowded, 0))
 			expect(e, frames, n, i + AHEAD);
-		if (!receive_frame(e, index, &frames[i], now))
+		if (i + 1 < n)
+			want_headers(&frames[i + 1]);
+		if (!receive_frame(e, p, &frames[i], now))
 			others[n_others++] = frames[i];
 	}
-	if (kernel && n_others) {
-		miniport_to_kernel(kernel, others, n_others);
-		e->ports[index].kernel_pace.next = 0; /* it may have an answer */
+	if (p->kernel && n_others) {
+		miniport_to_kernel(p->kernel, others, n_others);
+		p->kernel_pace.next = 0; /* it may have an answer */
 	}
 	port->ops->rx_done(port, frames, n);
 	return n;

@@ -29,6 +29,8 @@ struct engine_port {
 	int ifindex; /* of the kernel interface whose addresses it serves */
 	unsigned n_addrs;
 	struct sd_addr addrs[ENGINE_MAX_ADDRS]; /* ours: what arrives for others is not */
+	struct encap_known known;		/* of the last packet that was ours, */
+	struct tp_rx rx;			/* and what is said of it */
 	/* Frames ready to be filled, and frames that the NIC could not take yet, oldest first. */
 	struct port_frame spare[ENGINE_BURST];
 	unsigned n_spare;

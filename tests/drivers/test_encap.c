@@ -363,6 +363,73 @@ static void survives_noise(void **state)
 	}
 }
 
+/* What is known says what taking apart would say, whatever the frame is; and does know the flow's frames. */
+static void knows_what_it_would_parse(void **state)
+{
+	unsigned known = 0, unknown = 0;
+	struct sd_rng rng;
+
+	sd_rng_seed(&rng, 3);
+	for (unsigned i = 0; i < 300000; i++) {
+		const struct encap_flow *f = i % 2 ? &flow6 : &flow4;
+		uint8_t first[300], next[300];
+		size_t len = build(f, sd_rng_below(&rng, 200), false, first), at = sd_rng_below(&rng, 64);
+		struct encap_known k = {0};
+		struct encap_view v, w;
+		bool same = sd_rng_below(&rng, 3), whole;
+		int n;
+
+		assert_int_equal(encap_parse(first, len, PORT, false, &v), 0);
+		assert_int_equal(encap_is_known(&k, first, len), -1);
+		encap_know(&k, first, len, &v);
+		assert_int_equal(k.hdr_len != 0, len >= 64);
+		len = build(f, 22 + sd_rng_below(&rng, 170), i & 4, next);
+		if (!same)
+			next[at] = sd_rng_below(&rng, 4) ? next[at] ^ 1u << sd_rng_below(&rng, 8) : 0;
+		if (!same && at == 60)
+			next[61] = next[60] = 0; /* no checksum, which IPv6 does not allow */
+		if (i & 2 && f == &flow4)
+			fix_ip4(next);
+		whole = sd_rng_below(&rng, 4);
+		if (!whole)
+			len -= sd_rng_below(&rng, 40);
+		n = encap_is_known(&k, next, len);
+		if (n < 0) {
+			assert_false(same && whole && k.hdr_len);
+			unknown++;
+			continue;
+		}
+		known++;
+		assert_int_equal(encap_parse(next, len, PORT, false, &w), 0);
+		assert_int_equal(w.payload_len, n);
+		assert_ptr_equal(w.payload, next + k.hdr_len);
+		assert_true(
+			sd_addr_equal(&v.flow.src, &w.flow.src) && sd_addr_equal(&v.flow.dst, &w.flow.dst));
+		assert_memory_equal(v.flow.src_mac, w.flow.src_mac, 6);
+		assert_memory_equal(v.flow.dst_mac, w.flow.dst_mac, 6);
+		assert_int_equal(v.flow.ecn, w.flow.ecn);
+	}
+	assert_true(known > 100000 && unknown > 50000);
+}
+
+/* Where IPv4 options are, the packet is not where it is without them. */
+static void does_not_know_options(void **state)
+{
+	struct encap_known k = {0};
+	struct encap_view v;
+	uint8_t frame[300];
+	size_t len = build(&flow4, 100, true, frame);
+
+	memmove(frame + 38, frame + 34, len - 34);
+	memset(frame + 34, 1, 4); /* no operation */
+	frame[14]++;
+	frame[17] += 4;
+	fix_ip4(frame);
+	assert_int_equal(encap_parse(frame, len + 4, PORT, false, &v), 0);
+	encap_know(&k, frame, len + 4, &v);
+	assert_int_equal(encap_is_known(&k, frame, len + 4), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest cases[] = {
@@ -377,6 +444,8 @@ int main(void)
 		cmocka_unit_test(takes_an_absent_checksum_of_ip4),
 		cmocka_unit_test(reads_over_options),
 		cmocka_unit_test(survives_noise),
+		cmocka_unit_test(knows_what_it_would_parse),
+		cmocka_unit_test(does_not_know_options),
 	};
 
 	return cmocka_run_group_tests_name("encap", cases, NULL, NULL);

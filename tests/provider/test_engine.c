@@ -390,6 +390,28 @@ static void frames__for_others_are_counted_and_dropped(void **state)
 	assert_int_equal(hosts[1].acceptable, 0);
 }
 
+/* Those of a flow that has been ours until now, too. */
+static void frames__for_an_address_that_has_gone(void **state)
+{
+	struct engine_stats *stats = &hosts[1].engine.stats;
+	uint64_t before;
+	struct pair p;
+
+	open_all(1500, 1500, true);
+	pair_open(&p, 0);
+	pump(&p, 1, 5 * SD_MS);
+	assert_int_equal(stats->rx_foreign, 0);
+	before = p.received;
+	engine_set_addrs(&hosts[1].engine, 0, NULL, 0);
+	run(2 * SD_MS);
+	pump(&p, 1, 20 * SD_MS);
+	assert_true(stats->rx_foreign > 0);
+	assert_true(p.received - before < 1 << 20); /* what was in the ring */
+	before = p.received;
+	pump(&p, 1, 20 * SD_MS);
+	assert_int_equal(p.received, before);
+}
+
 /* With a CRC the transport finds out, without one the UDP checksum is all there is. */
 static void check_corruption(bool crc)
 {
@@ -428,6 +450,7 @@ int main(void)
 		CASE(link__down_drops_like_a_cable),
 		CASE(link__dead_for_too_long),
 		CASE(frames__for_others_are_counted_and_dropped),
+		CASE(frames__for_an_address_that_has_gone),
 		CASE(frames__corrupt_with_crc),
 		CASE(frames__corrupt_without_crc),
 	};
