@@ -281,11 +281,13 @@ static void far_end(struct end *e)
 
 /* --- the near end --- */
 
-/* The far end goes over to something else. */
+/* The far end goes over to something else, or begins anew. */
 static void tell(struct end *e, int command)
 {
 	uint64_t end = sd_clock_ns() + 2 * SD_MS;
 
+	if (e->shared->doing == command && command != IDLE)
+		tell(e, IDLE);
 	e->shared->command = command;
 	while (e->shared->doing != command || sd_clock_ns() < end)
 		pv_device_poll(e->d);
