@@ -229,6 +229,17 @@ static bool options_valid(const uint8_t *p, unsigned len)
 	return true;
 }
 
+/* In whole words, as it is compared: a load that needs several stores has to wait until they have reached the
+ * cache, and so have all before them. */
+static void put_ip4(struct sd_addr *a, const uint8_t *ip)
+{
+	uint64_t first = load32(ip), rest = 0;
+
+	*a = (struct sd_addr){.family = 4};
+	memcpy(a->ip, &first, sizeof first);
+	memcpy(a->ip + 8, &rest, sizeof rest);
+}
+
 /* Of the two parsers: the UDP datagram's length as IP tells it and *udp, or -EINVAL. len counts from ip. */
 static int parse_ip4(const uint8_t *ip, size_t len, struct encap_flow *f, const uint8_t **udp)
 {
@@ -249,10 +260,8 @@ static int parse_ip4(const uint8_t *ip, size_t len, struct encap_flow *f, const 
 	if (!ip[12] || ip[12] >= 224) /* RFC 1122 section 3.2.1.3: never a source */
 		return -EINVAL;
 	f->ecn = ip[1] & 3;
-	f->src = (struct sd_addr){.family = 4};
-	f->dst = (struct sd_addr){.family = 4};
-	memcpy(f->src.ip, ip + 12, 4);
-	memcpy(f->dst.ip, ip + 16, 4);
+	put_ip4(&f->src, ip + 12);
+	put_ip4(&f->dst, ip + 16);
 	*udp = ip + ihl;
 	return (int)(total - ihl);
 }
@@ -328,7 +337,7 @@ void encap_know(struct encap_known *k, const uint8_t *frame, size_t len, const s
 	k->hdr_len = (uint8_t)hdr_len;
 }
 
-/* Where the headers of a and b differ, but for what is set in free, of 8 words at most. */
+/* Where the headers of a and b differ, but for what is free to. */
 static uint64_t differences(const uint8_t *a, const uint8_t *b, const uint64_t *free, unsigned words)
 {
 	uint64_t d = 0;
@@ -338,38 +347,34 @@ static uint64_t differences(const uint8_t *a, const uint8_t *b, const uint64_t *
 	return d;
 }
 
-int encap_is_known(const struct encap_known *k, const uint8_t *frame, size_t len)
+/* 16 bits at this offset of the headers. */
+#define FREE(at) [at] = 0xff, [(at) + 1] = 0xff
+
+bool encap_is_known(const struct encap_known *k, const uint8_t *frame, size_t len, struct encap_view *v)
 {
-	/* Lengths and checksums; of IPv4 only the ports and the length of UDP are in the words. */
 	static const union {
 		uint8_t bytes[64];
 		uint64_t words[8];
-	} free4 = {{[16] = 0xff, [17] = 0xff, [24] = 0xff, [25] = 0xff, [38] = 0xff, [39] = 0xff}},
-	  free6 = {{[18] = 0xff,
-		  [19] = 0xff,
-		  [58] = 0xff,
-		  [59] = 0xff,
-		  [60] = 0xff,
-		  [61] = 0xff,
-		  [62] = 0xff,
-		  [63] = 0xff}};
+	} /* lengths, checksums, source port; IPv6: flow label, and what is behind the headers */
+	free4 = {{FREE(16), FREE(24), FREE(34), FREE(38)}},
+	free6 = {{FREE(16), FREE(18), FREE(54), FREE(58), FREE(60), FREE(62)}};
 	const uint8_t *ip = frame + ETH_LEN, *udp = frame + k->hdr_len - UDP_LEN;
 	unsigned udp_len;
 
 	if (len < sizeof k->head || !k->hdr_len)
-		return -1;
+		return false;
 	if (k->hdr_len == ENCAP_V4) {
-		if (differences(frame, k->head, free4.words, 5))
-			return -1;
+		if (differences(frame, k->head, free4.words, 5) || encap_csum_fold(sum_ip4(ip)) != 0xffff)
+			return false;
 		udp_len = be16_get(ip + 2) - (unsigned)IP4_LEN;
-		if (encap_csum_fold(sum_ip4(ip)) != 0xffff)
-			return -1;
 	} else {
 		if (differences(frame, k->head, free6.words, 8) || !load16(udp + 6))
-			return -1;
+			return false;
 		udp_len = be16_get(ip + 4);
 	}
 	if (udp_len != be16_get(udp + 4) || udp_len < UDP_LEN || udp_len > len - (size_t)(udp - frame))
-		return -1;
-	return (int)(udp_len - UDP_LEN);
+		return false;
+	v->payload = udp + UDP_LEN;
+	v->payload_len = udp_len - UDP_LEN;
+	return true;
 }

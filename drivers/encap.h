@@ -45,8 +45,8 @@ struct encap_view {
  * with verify also wrong UDP checksums. Trailing Ethernet padding is cut off. Any bytes are safe. */
 int encap_parse(const uint8_t *frame, size_t len, uint16_t dst_port, bool verify, struct encap_view *out);
 
-/* The headers of an accepted frame. Most frames come in rows of one flow: those behind the first need not be
- * taken apart. */
+/* The headers of an accepted frame. Most frames come in rows from one host: those behind the first need not
+ * be taken apart. */
 struct encap_known {
 	uint8_t head[64];
 	uint8_t hdr_len; /* 0: none */
@@ -54,9 +54,9 @@ struct encap_known {
 
 /* Remembers a frame that encap_parse has made this view of. */
 void encap_know(struct encap_known *k, const uint8_t *frame, size_t len, const struct encap_view *v);
-/* The length of the UDP payload, which is hdr_len behind frame, if encap_parse without verify would accept
- * the frame and say the same of its flow; else -1. Any bytes are safe. */
-int encap_is_known(const struct encap_known *k, const uint8_t *frame, size_t len);
+/* Would encap_parse, without verify, accept the frame and say the same of it, but for the source port? Then
+ * *v tells of it, given what it told of the known one. Any bytes are safe. */
+bool encap_is_known(const struct encap_known *k, const uint8_t *frame, size_t len, struct encap_view *v);
 
 /* Internet checksum (RFC 1071) of data, added to sum; not folded, not complemented. Only the last piece of a
  * chain may have an odd length. */

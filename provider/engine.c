@@ -39,7 +39,7 @@ static void on_acceptable(void *ctx, struct tp_listener *l, void *user)
 static bool on_reverse(void *ctx, const struct tp_rx *rx, struct tp_path *out)
 {
 	const uint8_t *eth = rx->frame;
-	struct sd_addr local = rx->local, peer = rx->peer;
+	struct sd_addr local = *rx->local, peer = *rx->peer;
 
 	local.port = out->local.port;
 	peer.port = out->peer.port;
@@ -137,7 +137,6 @@ int engine_add_port(struct engine *e, struct port *port, int ifindex)
 		return -ENOSPC;
 	p->port = port;
 	p->ifindex = ifindex;
-	p->rx.port_index = e->n_ports;
 	port->ops->info(port, &p->info);
 	p->direct = p->info.caps & PORT_CAP_EXT_TX && p->info.caps & PORT_CAP_TX_CSUM;
 	if (p->direct)
@@ -270,43 +269,41 @@ static bool is_for_all(const struct sd_addr *a)
 			      : a->ip[0] == 0xff;
 }
 
-/* A frame of another flow than the last one: the UDP payload's length, or -1: it is none of ours. */
-static int take_apart(struct engine *e, struct engine_port *p, const struct port_frame *f, bool verify,
-	const uint8_t **packet)
+/* Of another flow than the last one. False: it is none of ours. */
+static bool take_apart(struct engine *e, struct engine_port *p, const struct port_frame *f, bool verify)
 {
-	struct encap_view v;
+	const struct encap_flow *flow = &p->view.flow;
 
-	if (encap_parse(f->data, f->len, TP_UDP_PORT, verify, &v))
-		return -1;
-	if (!is_own(p, &v.flow.dst) && !is_for_all(&v.flow.dst)) {
+	p->known.hdr_len = 0;
+	if (encap_parse(f->data, f->len, TP_UDP_PORT, verify, &p->view))
+		return false;
+	if (!is_own(p, &flow->dst) && !is_for_all(&flow->dst)) {
 		e->stats.rx_foreign++;
-		return -1;
+		return false;
 	}
-	encap_know(&p->known, f->data, f->len, &v);
-	p->rx.local = v.flow.dst;
-	p->rx.peer = v.flow.src;
-	p->rx.ce = v.ce;
-	*packet = v.payload;
-	return (int)v.payload_len;
+	encap_know(&p->known, f->data, f->len, &p->view);
+	return true;
 }
 
 /* False: it is none of ours. */
-static bool receive_frame(struct engine *e, struct engine_port *p, const struct port_frame *f, uint64_t now)
+static bool receive_frame(struct engine *e, unsigned index, const struct port_frame *f, uint64_t now)
 {
+	struct engine_port *p = &e->ports[index];
 	bool verify = e->verify_csum && !(f->flags & PORT_RX_CSUM_OK);
-	const uint8_t *packet = f->data + p->known.hdr_len;
-	int len;
+	struct encap_view *v = &p->view;
+	struct tp_rx rx;
 
 	if (f->flags & PORT_RX_CSUM_BAD)
 		return false;
-	len = verify ? -1 : encap_is_known(&p->known, f->data, f->len);
-	if (len < 0)
-		len = take_apart(e, p, f, verify, &packet);
-	if (len < 0)
+	if ((verify || !encap_is_known(&p->known, f->data, f->len, v)) && !take_apart(e, p, f, verify))
 		return false;
-	p->rx.frame = f->data;
-	p->rx.late = e->late;
-	tp_input(e->tp, now, packet, (size_t)len, &p->rx);
+	rx = (struct tp_rx){.local = &v->flow.dst,
+		.peer = &v->flow.src,
+		.frame = f->data,
+		.port_index = (uint8_t)index,
+		.ce = v->ce,
+		.late = e->late};
+	tp_input(e->tp, now, v->payload, v->payload_len, &rx);
 	return true;
 }
 
@@ -358,7 +355,7 @@ static unsigned receive(struct engine *e, unsigned index, uint64_t now, unsigned
 			expect(e, frames, n, i + AHEAD);
 		if (i + 1 < n)
 			want_headers(&frames[i + 1]);
-		if (!receive_frame(e, p, &frames[i], now))
+		if (!receive_frame(e, index, &frames[i], now))
 			others[n_others++] = frames[i];
 	}
 	if (p->kernel && n_others) {

@@ -30,7 +30,7 @@ struct engine_port {
 	unsigned n_addrs;
 	struct sd_addr addrs[ENGINE_MAX_ADDRS]; /* ours: what arrives for others is not */
 	struct encap_known known;		/* of the last packet that was ours, */
-	struct tp_rx rx;			/* and what is said of it */
+	struct encap_view view;			/* and what it is */
 	/* Frames ready to be filled, and frames that the NIC could not take yet, oldest first. */
 	struct port_frame spare[ENGINE_BURST];
 	unsigned n_spare;

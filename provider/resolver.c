@@ -285,23 +285,23 @@ void resolver_found(struct resolver *r, uint64_t now, const struct tp_found *f)
 	struct resolver_entry *x;
 
 	if (!f->target.port) {
-		forgive(r, &f->rx->peer, mac);
+		forgive(r, f->rx->peer, mac);
 		return;
 	}
 	/* Only what was asked for is believed, and only from the address that was asked. Good news may be
 	 * late. */
 	x = find(r, &f->target);
-	if (!x || !sd_addr_same_ip(&f->rx->peer, &f->target))
+	if (!x || !sd_addr_same_ip(f->rx->peer, &f->target))
 		return;
 	if (list_empty(&x->ask) && (result != RESOLVER_FOUND || x->known == RESOLVER_FOUND))
 		return;
 	if (result == RESOLVER_FOUND) {
 		engine_path(r->engine, x->index, &x->local, &x->target, mac, &x->path);
 		finish(r, x, result, now);
-		forgive(r, &f->rx->peer, mac);
+		forgive(r, f->rx->peer, mac);
 		return;
 	}
-	forgive(r, &f->rx->peer, mac); /* not x itself, which is asking */
+	forgive(r, f->rx->peer, mac); /* not x itself, which is asking */
 	if (x->tentative == RESOLVER_SILENT) {
 		x->tentative = result;
 		x->deadline = now + GRACE;

@@ -48,7 +48,7 @@ static void answer(struct tp *t, struct wire_find *f, const struct tp_rx *rx)
 {
 	struct tp_control *e;
 
-	if (!sd_addr_same_ip(&f->target, &rx->local))
+	if (!sd_addr_same_ip(&f->target, rx->local))
 		return;
 	e = tp_control_new(t, rx);
 	if (!e)

@@ -132,8 +132,8 @@ static void make_cookie(const struct tp *t, const struct wire_init *i, const str
 {
 	uint8_t in[16 + 16 + 4 + 8 + 8 + 8];
 
-	memcpy(in, rx->peer.ip, 16);
-	memcpy(in + 16, rx->local.ip, 16);
+	memcpy(in, rx->peer->ip, 16);
+	memcpy(in + 16, rx->local->ip, 16);
 	be16_put(in + 32, i->src_port);
 	be16_put(in + 34, i->dst_port);
 	be64_put(in + 36, i->src_cid);
@@ -172,7 +172,7 @@ static struct tp_conn *known_init(struct tp *t, const struct wire_init *i, const
 
 	while ((c = tp_conn_by_peer(t, i->src_cid, c)))
 		if (!c->initiator && c->nonce == i->nonce && c->path.peer.port == i->src_port &&
-			sd_addr_same_ip(&c->path.peer, &rx->peer))
+			sd_addr_same_ip(&c->path.peer, rx->peer))
 			return c;
 	return NULL;
 }
@@ -221,7 +221,7 @@ static bool may_respond(
 
 static void init_input(struct tp *t, const struct wire_init *i, const struct tp_rx *rx)
 {
-	struct sd_addr local = rx->local;
+	struct sd_addr local = *rx->local;
 	struct tp_listener *l;
 	struct tp_conn *c = known_init(t, i, rx);
 

@@ -47,8 +47,8 @@ struct tp_path {
 
 /* What arrived, beside the UDP payload itself. */
 struct tp_rx {
-	struct sd_addr local, peer; /* IP addresses of the packet; ports unused */
-	const void *frame;	    /* opaque for tp_ops.reverse: where the engine finds the L2..L4 headers */
+	const struct sd_addr *local, *peer; /* IP addresses of the packet; ports unused */
+	const void *frame; /* opaque for tp_ops.reverse: where the engine finds the L2..L4 headers */
 	uint8_t port_index;
 	bool ce;   /* ECN: congestion experienced */
 	bool late; /* nobody had looked for packets for a while: how long this one took says nothing of the

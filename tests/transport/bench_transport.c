@@ -101,7 +101,7 @@ static unsigned carry(struct end *from, struct end *to, uint64_t now)
 {
 	static uint8_t bufs[SLOTS][2048] __attribute__((aligned(64)));
 	size_t lens[SLOTS];
-	struct tp_rx rx = {.local = to->addr, .peer = from->addr};
+	struct tp_rx rx = {.local = &to->addr, .peer = &from->addr};
 	const struct tp_path *path;
 	unsigned total = 0, n;
 

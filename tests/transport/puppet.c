@@ -60,8 +60,8 @@ static bool on_reverse(void *ctx, const struct tp_rx *rx, struct tp_path *out)
 	struct puppet *p = ctx;
 	uint16_t local = out->local.port, peer = out->peer.port;
 
-	out->local = rx->local;
-	out->peer = rx->peer;
+	out->local = *rx->local;
+	out->peer = *rx->peer;
 	out->local.port = local;
 	out->peer.port = peer;
 	out->max_payload = p->max_payload;
@@ -152,7 +152,7 @@ bool puppet_stop(struct puppet *p)
 
 void puppet_input(struct puppet *p, const uint8_t *pkt, size_t len)
 {
-	struct tp_rx rx = {.local = p->local, .peer = p->peer, .ce = p->ce, .late = p->late};
+	struct tp_rx rx = {.local = &p->local, .peer = &p->peer, .ce = p->ce, .late = p->late};
 	uint8_t *exact = malloc(len ? len : 1); /* a read past the end shall be seen */
 
 	if (!exact)

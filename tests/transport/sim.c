@@ -381,7 +381,8 @@ static void deliver(struct sim_host *h)
 	struct sim_packet *p;
 
 	while ((p = h->inbox)) {
-		struct tp_rx rx = {.local = h->addr, .peer = s->hosts[p->from].addr, .frame = p, .ce = p->ce};
+		struct tp_rx rx = {
+			.local = &h->addr, .peer = &s->hosts[p->from].addr, .frame = p, .ce = p->ce};
 
 		h->inbox = p->next;
 		sim_describe(s, "recv", p);
