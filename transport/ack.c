@@ -176,7 +176,11 @@ static void tell_application(struct tp_conn *c, unsigned *events)
 		c->want_writable = false;
 		*events |= TP_EV_WRITABLE;
 	}
-	if (c->snd_acked == c->snd_end && (!c->fin_wanted || c->fin_acked))
+	if (c->snd_acked != c->snd_end)
+		return;
+	if (__builtin_expect(tp_crowded(c->tp), 0) && !c->lent && c->snd.size == c->tp->cfg.ring_min)
+		tp_pool_ring_put(c->tp, &c->snd);
+	if (!c->fin_wanted || c->fin_acked)
 		*events |= TP_EV_DRAINED;
 }
 

@@ -33,6 +33,7 @@ void tp_stop_reading(struct tp_conn *c, bool reset_on_data)
 	c->reset_on_data = reset_on_data;
 	c->rcv_read = c->rcv_off;
 	tp_receive_window(c);
+	tp_receive_drained(c);
 }
 
 static bool sending_done(const struct tp_conn *c)

@@ -103,7 +103,7 @@ static void init_fields(struct tp_conn *c, struct tp *t)
 	c->isn = (uint32_t)tp_random_id(t);
 	c->snd_una = c->snd_nxt = c->recovery_end = c->round_end = c->ackreq_psn = c->isn;
 	c->snd_max = c->rcv_max = cfg->ring_max;
-	c->rcv_limit = c->rcv.size;
+	c->rcv_limit = c->rcv.size = cfg->ring_min;
 	c->keep_idle = cfg->keepalive_ns;
 	c->keep_interval = cfg->dead_timeout_ns / 5;
 	c->keep_probes = 5;
@@ -120,23 +120,20 @@ static void init_fields(struct tp_conn *c, struct tp *t)
 
 struct tp_conn *tp_conn_new(struct tp *t, enum conn_state state)
 {
-	struct tp_ring ring;
 	struct tp_conn *c;
 	uint32_t index;
 
 	if (!t->free_count)
 		return NULL;
-	c = t->pool.conns;
-	if (!c || !tp_pool_ring(t, &ring)) {
+	c = tp_pool_conn(t);
+	if (!c) {
 		t->stats.pool_empty++;
 		return NULL;
 	}
-	tp_pool_conn(t);
 	index = t->free_index[t->free_head];
 	t->free_head = (t->free_head + 1) % t->max_conns;
 	t->free_count--;
 	memset(c, 0, sizeof *c);
-	c->rcv = ring;
 	init_fields(c, t);
 	do
 		c->cid = (tp_random_id(t) & ~((1ull << (TP_CID_BITS + TP_ENGINE_BITS)) - 1)) |

@@ -490,7 +490,8 @@ void tp_repath_idle(struct tp_conn *c);
 void tp_repath_timeout(struct tp_conn *c);
 
 /* pool.c */
-int tp_pool_fill(struct tp *t, unsigned conns, unsigned rings);
+/* -ENOMEM; only where memory may be asked for. */
+int tp_pool_fill(struct tp *t, unsigned conns);
 struct tp_conn *tp_pool_conn(struct tp *t);
 void tp_pool_conn_put(struct tp *t, struct tp_conn *c);
 bool tp_pool_ring(struct tp *t, struct tp_ring *out);
@@ -538,10 +539,22 @@ void tp_control_reset_input(struct tp *t, const uint8_t *pkt, size_t len);
 /* find.c */
 void tp_find_input(struct tp *t, const uint8_t *pkt, size_t len, const struct tp_rx *rx);
 
+static inline bool tp_crowded(const struct tp *t)
+{
+	return t->conn_count >= t->cfg.crowd;
+}
+
 /* receive.c */
 /* Places a DATA packet's bytes; returns the events to tell. The connection may have ended: then false. */
 bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *events);
 void tp_receive_window(struct tp_conn *c);
+/* Gives the ring back to the pool, if nothing is in it; the promise of it stays. */
+void tp_receive_leave(struct tp_conn *c);
+static inline void tp_receive_drained(struct tp_conn *c)
+{
+	if (__builtin_expect(tp_crowded(c->tp), 0))
+		tp_receive_leave(c);
+}
 /* Has this packet come before, ahead of its turn? Counted then. */
 bool tp_early_known(struct tp_conn *c, uint64_t psn);
 /* Notes one that has come ahead of its turn, to be filled in; NULL: there is no memory for it. */
@@ -595,12 +608,6 @@ bool tp_output_new_data(const struct tp_conn *c);
 void tp_output_check(struct tp_conn *c);
 
 /* warm.c */
-#define TP_WARM 64 /* connections are in the cache as it is */
-static inline bool tp_crowded(const struct tp *t)
-{
-	return t->conn_count > TP_WARM;
-}
-
 /* The turn of this one is now, that of those behind it comes. */
 void tp_warm_output(const struct tp *t, const struct tp_conn *c);
 /* That of the next timer comes. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * pool: connections, smallest rings and reorder blocks kept in store, so that packets never make us allocate.
+ * A connection has one of these rings only while there is something in it: thousands of connections use the
+ * same few by turns, the one that came back last first, which is still in the cache.
  * The store is filled by calls of the application (tp_listen, tp_accept, tp_connect, tp_refill) and fed by
  * connections that end. What a packet frees and the store does not want waits on the garbage list for the
  * next such call.
@@ -14,7 +16,8 @@
 #define MANY_CONNS                                                                                           \
 	1024 /* from then on a slab fills a large page, if its allocator has such for what is large */
 #define SLAB_MANY	 (2u << 20)
-#define RINGS_KEPT	 512 /* beyond what the listeners want in store */
+#define RINGS_READY	 256 /* for packets that come, at most, */
+#define RINGS_KEPT	 512 /* and so many more that have come back */
 #define REORDERS_AT_ONCE 8
 #define REORDERS_MIN	 32
 #define REORDERS_MAX	 1024
@@ -67,8 +70,17 @@ static unsigned reorders_wanted(const struct tp *t)
 	return n < REORDERS_MIN ? REORDERS_MIN : n > REORDERS_MAX ? REORDERS_MAX : n;
 }
 
-int tp_pool_fill(struct tp *t, unsigned conns, unsigned rings)
+/* A connection takes a ring when bytes come, and another to send: all may want both, but not at once. */
+static unsigned rings_wanted(const struct tp *t, unsigned conns)
 {
+	unsigned n = 2 * t->conn_count + conns;
+
+	return n < RINGS_READY ? n : RINGS_READY;
+}
+
+int tp_pool_fill(struct tp *t, unsigned conns)
+{
+	unsigned rings = rings_wanted(t, conns);
 	struct tp_pool *p = &t->pool;
 
 	while (p->conn_count < conns)
@@ -122,13 +134,11 @@ void tp_pool_ring_put(struct tp *t, struct tp_ring *r)
 {
 	struct tp_garbage *g = (struct tp_garbage *)r->data;
 
-	if (!g)
-		return;
-	if (r->size == t->cfg.ring_min && t->pool.ring_count < t->pool.spare + RINGS_KEPT) {
+	if (g && r->size == t->cfg.ring_min && t->pool.ring_count < RINGS_READY + RINGS_KEPT) {
 		g->next = t->pool.rings;
 		t->pool.rings = g;
 		t->pool.ring_count++;
-	} else {
+	} else if (g) {
 		tp_pool_discard(t, r->data, r->size);
 	}
 	r->data = NULL;
@@ -226,9 +236,9 @@ static void rest(struct tp_conn *c)
 		return;
 	if (c->snd_una == c->snd_nxt && !c->messages && !c->lent)
 		tp_flight_drop(c);
-	if (c->snd.size)
+	if (c->snd.data)
 		t->ops.idle(t->ctx, c->snd.data, c->snd.size);
-	if (c->rcv.size)
+	if (c->rcv.data)
 		t->ops.idle(t->ctx, c->rcv.data, c->rcv.size);
 	c->rests = true;
 }
@@ -264,6 +274,5 @@ void tp_refill(struct tp *t)
 {
 	rest_some(t);
 	tp_pool_trim(t);
-	tp_pool_fill(
-		t, t->pool.spare, t->pool.spare); /* short of memory: the INITs that find none are repeated */
+	tp_pool_fill(t, t->pool.spare); /* short of memory: what finds none is repeated */
 }

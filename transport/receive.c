@@ -32,7 +32,8 @@ static void land(struct tp_conn *c, const struct wire_packet *p)
 	if (n > p->payload_len)
 		n = p->payload_len;
 	memcpy(l->data + l->done, p->payload, n);
-	tp_ring_put(&c->rcv, p->offset + n, p->payload + n, p->payload_len - n);
+	if (n < p->payload_len)
+		tp_ring_put(&c->rcv, p->offset + n, p->payload + n, p->payload_len - n);
 	l->done += (uint32_t)n;
 	c->rcv_read += n;
 	c->lands = l->done < l->len;
@@ -198,6 +199,25 @@ static bool receive_piece(struct tp_conn *c, const struct wire_packet *p, int32_
 	return receive(c, &rest, 0, events);
 }
 
+/* Is there a ring to put the bytes in? It has been promised, but comes with the first of them. */
+static bool has_ring(struct tp_conn *c)
+{
+	if (c->rcv.data || !c->rcv.size || c->read_shut || tp_pool_ring(c->tp, &c->rcv))
+		return true;
+	c->tp->stats.pool_empty++;
+	return false;
+}
+
+void tp_receive_leave(struct tp_conn *c)
+{
+	uint32_t size = c->rcv.size;
+
+	if (!c->rcv.data || c->rcv_off != c->rcv_read || c->reorder || size != c->tp->cfg.ring_min)
+		return;
+	tp_pool_ring_put(c->tp, &c->rcv);
+	c->rcv.size = size;
+}
+
 bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *events)
 {
 	int32_t ahead = (int32_t)(p->psn - (uint32_t)c->rcv_nxt);
@@ -207,6 +227,8 @@ bool tp_receive_data(struct tp_conn *c, const struct wire_packet *p, unsigned *e
 		tp_ack_soon(c);
 		return true;
 	}
+	if (p->payload_len && !has_ring(c))
+		return true; /* as if it were lost */
 	if (__builtin_expect(p->piece | c->rcv_piece, 0))
 		return receive_piece(c, p, ahead, events);
 	return receive(c, p, ahead, events);
@@ -221,8 +243,9 @@ static void grow(struct tp_conn *c)
 	bigger.data = t->ops.alloc(t->ctx, bigger.size);
 	if (!bigger.data)
 		return;
-	tp_ring_move(&bigger, &c->rcv, c->rcv_read, c->rcv_limit - c->rcv_read);
-	tp_pool_discard(t, c->rcv.data, c->rcv.size);
+	if (c->rcv.data)
+		tp_ring_move(&bigger, &c->rcv, c->rcv_read, c->rcv_limit - c->rcv_read);
+	tp_pool_ring_put(t, &c->rcv);
 	tp_pool_trim(t);
 	c->rcv = bigger;
 }
@@ -273,5 +296,6 @@ size_t tp_land_end(struct tp_conn *c)
 	c->landing.done = 0;
 	if (n)
 		tp_receive_window(c);
+	tp_receive_drained(c);
 	return n;
 }

@@ -369,6 +369,8 @@ static bool restore_ring(struct tp *t, struct sd_unpack *u, struct tp_ring *r, u
 {
 	if (!sd_unpack_check(u, !size || (size >= 4096 && size <= TP_RING_LIMIT && !(size & (size - 1)))))
 		return false;
+	if (size == t->cfg.ring_min && tp_pool_ring(t, r))
+		return true;
 	r->size = size;
 	r->data = size ? t->ops.alloc(t->ctx, size) : NULL;
 	return !size || r->data;
@@ -489,7 +491,7 @@ static void drop(struct tp_conn *c)
 
 static struct tp_conn *blank(struct tp *t)
 {
-	struct tp_conn *c = tp_pool_fill(t, 1, 0) ? NULL : tp_pool_conn(t);
+	struct tp_conn *c = tp_pool_fill(t, 1) ? NULL : tp_pool_conn(t);
 
 	if (!c)
 		return NULL;
@@ -542,6 +544,7 @@ static int restore_memory(struct tp *t, struct sd_unpack *u, struct tp_conn *c)
 		restore_range(u, &c->rcv, c->rcv_read, c->rcv_off);
 	if (!restore_sent(u, c) || !restore_reorder(t, u, c))
 		return -ENOMEM;
+	tp_receive_drained(c);
 	return u->failed ? -EPROTO : 0;
 }
 

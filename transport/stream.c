@@ -219,6 +219,7 @@ ptrdiff_t tp_read(struct tp_conn *c, void *data, size_t len)
 		return c->rcv_off == c->rcv_read && !c->rcv_fin ? c->error : 0;
 	c->rcv_read += n;
 	tp_receive_window(c);
+	tp_receive_drained(c);
 	return (ptrdiff_t)n;
 }
 

@@ -38,6 +38,7 @@ static int settle_config(struct tp_config *cfg)
 	set_default32(&cfg->ring_min, 16u << 10);
 	set_default32(&cfg->ring_max, 4u << 20);
 	set_default32(&cfg->window_packets, 512);
+	set_default32(&cfg->crowd, 65);
 	set_default64(&cfg->ack_delay_ns, 50 * SD_US);
 	set_default64(&cfg->max_ack_delay_ns, 10 * SD_MS);
 	set_default64(&cfg->connect_timeout_ns, 200 * SD_MS);

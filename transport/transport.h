@@ -122,6 +122,9 @@ struct tp_config {
 	uint64_t keepalive_ns;	     /* idle time before the first probe; 0: 2 s. Peer is dead after 5 probes
 				      * spread over dead_timeout_ns */
 	uint64_t rest_ns;	     /* rings that have been empty for this long go to tp_ops.idle; 0: 5 s */
+	/* So many connections are a crowd, most of which is in no cache: what is about to be used is fetched
+	 * first, and a ring of the smallest size is another connection's when nothing is in it. 0: 65 */
+	uint32_t crowd;
 	bool crc; /* CRC32C trailer on what we send (both ends must agree; default in apps: on) */
 	const struct tp_cc_ops *cc; /* NULL: tp_cc_swift */
 };
@@ -159,7 +162,7 @@ void tp_destroy(struct tp *t);
 
 /* Takes one UDP payload. Any bytes are safe. pkt may be written to never, read until return. */
 void tp_input(struct tp *t, uint64_t now, const uint8_t *pkt, size_t len, const struct tp_rx *rx);
-/* Are there so many connections that it is worth to expect packets? */
+/* Are there so many connections (tp_config.crowd) that it is worth to expect packets? */
 bool tp_is_crowded(const struct tp *t);
 /* This packet's turn will come. A hint, which fetches what it needs: to be given for each step from 0 on,
  * with other packets between them. Any bytes are safe. */

@@ -429,7 +429,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	puppet_init(&p);
 	p.cfg.max_conns = 16;
-	p.cfg.window_packets = 32u << script_byte(&s) % 6;
+	b = script_byte(&s);
+	p.cfg.window_packets = 32u << b % 6;
+	p.cfg.crowd = b >> 7;
 	p.cfg.ring_min = 4096;
 	p.cfg.ring_max = 65536;
 	b = script_byte(&s);

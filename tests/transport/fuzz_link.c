@@ -330,6 +330,7 @@ static void start(struct script *s)
 		p->cfg.seed[0] += 100 * i;
 		p->cfg.max_conns = 32;
 		p->cfg.window_packets = 32u << (b & 3);
+		p->cfg.crowd = (uint32_t)__builtin_parity(b);
 		p->cfg.ring_min = 4096;
 		p->cfg.ring_max = b & 4 ? 4096 : 65536;
 		p->cfg.cc = b & 8 ? &tp_cc_fixed : &tp_cc_swift;

@@ -13,7 +13,7 @@ from pathlib import Path
 
 SIM = ["monitor", "net", "nic", "pcap", "sim", "trim"]
 HELPERS = {"sim": [*SIM, "scene", "streams"], "verbs": SIM, "verbs_sim": SIM, "recovery": SIM, "pmtu": [*SIM, "flows"],
-           "stream": ["puppet"], "landing": ["puppet"], "attack": ["puppet"], "life": ["puppet"], "setup": ["puppet"],
+           "stream": ["puppet"], "crowd": ["puppet"], "landing": ["puppet"], "attack": ["puppet"], "life": ["puppet"], "setup": ["puppet"],
            "script": ["puppet", *(f"script/{n}" for n in ("calls", "checks", "inject", "match", "packet", "requests", "script",
                                                           "settings", "text", "words"))]}
 MAINS = {"script": "script/test_script"}  # of the others: test_ and the suite's name
@@ -30,12 +30,11 @@ MUTATIONS = [
     ("stream: a duplicate is delivered again", "receive.c", "\tif (__builtin_expect(ahead < 0, 0)) {", "\tif (__builtin_expect(ahead < -1, 0)) {",
      ["stream", "sim"]),
     ("landing: an early packet does not end it", "receive.c", "\tc->lands = false; /* these", "\t/* these", ["landing", "sim"]),
-    ("landing: begins while packets are missing", "receive.c", "c->rcv_off != c->rcv_read || c->reorder ||", "c->rcv_off != c->rcv_read ||", ["landing", "sim"]),
-    ("landing: what does not fit is lost", "receive.c", "\ttp_ring_put(&c->rcv, p->offset + n, p->payload + n, p->payload_len - n);\n", "", ["landing", "sim"]),
+    ("landing: begins while packets are missing", "receive.c", "c->landing.data || c->rcv_off != c->rcv_read || c->reorder ||", "c->landing.data || c->rcv_off != c->rcv_read ||", ["landing", "sim"]),
+    ("landing: what does not fit is lost", "receive.c", "\tif (n < p->payload_len)\n\t\ttp_ring_put(&c->rcv, p->offset + n", "\tif (0)\n\t\ttp_ring_put(&c->rcv, p->offset + n", ["landing", "sim"]),
     ("landing: what has come is to be read once more", "receive.c", "\tc->rcv_read += n;\n", "", ["landing", "sim"]),
     ("landing: its reader is not told of the end", "receive.c", "c->landing.low && !c->rcv_fin &&", "c->landing.low &&", ["landing"]),
     ("landing: its reader does not make the ring larger", "receive.c", "!c->rcv_fin && !c->limited;", "!c->rcv_fin;", ["landing"]),
-    ("landing: goes on after the close", "close.c", "c->owned = c->lands = false;", "c->owned = false;", ["landing"]),
     ("loan: is not settled", "stream.c", "\tif (from < l->to)\n", "\tif (from + 1 < l->from)\n", ["landing", "sim"]),
     ("loan: is settled from its beginning", "stream.c", "l->data + (from - l->from), l->to - from);", "l->data, l->to - from);", ["landing", "sim"]),
     ("loan: is not settled by a close", "close.c", "\ttp_settle(c);\n", "\tc->lent = false;\n", ["landing", "sim"]),
@@ -44,6 +43,11 @@ MUTATIONS = [
     ("loan: a packet's bytes before it are its own", "stream.c", "if (off >= l->from && off < l->to) {", "if (off < l->to) {", ["landing", "sim"]),
     ("loan: a packet's bytes are the ring's from where it begins in it", "stream.c", "\tif (off < l->from && l->from - off < len)\n\t\tlen = l->from - off;\n", "",
      ["landing", "sim"]),
+    ("crowd: a ring goes while bytes behind a gap are in it", "receive.c", "c->rcv_off != c->rcv_read || c->reorder || size", "c->rcv_off != c->rcv_read || size",
+     ["crowd", "sim"]),
+    ("crowd: a ring goes before all of it has been read", "receive.c", "if (!c->rcv.data || c->rcv_off != c->rcv_read ||", "if (!c->rcv.data ||", ["crowd", "sim"]),
+    ("crowd: a ring goes before all of it has been acknowledged", "ack.c", "\tif (c->snd_acked != c->snd_end)\n\t\treturn;\n\tif (__b", "\tif (__b", ["crowd", "sim"]),
+    ("crowd: bytes are taken without a ring", "receive.c", "\tif (p->payload_len && !has_ring(c))\n\t\treturn true; /* as if it were lost */\n", "", ["crowd", "sim"]),
     ("messages: the last byte of a message is lost", "responder.c",
      "\ttp_sge_scatter(w->sg, (uint32_t)p->msg.offset, p->payload, p->payload_len);\n\tnote_imm",
      "\ttp_sge_scatter(w->sg, (uint32_t)p->msg.offset, p->payload, p->payload_len - p->msg.last * (p->payload_len > 0));\n\tnote_imm",

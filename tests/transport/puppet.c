@@ -410,3 +410,19 @@ void peer_reset(struct puppet *p, const struct peer *q, unsigned reason, const u
 	memcpy(r.token, token, sizeof r.token);
 	puppet_input(p, buf, tp_wire_put_reset(buf, &r));
 }
+
+void puppet_open(struct puppet *p, struct peer *q)
+{
+	puppet_start(p);
+	puppet_listen(p, 8);
+	if (!peer_connect(p, q, 1))
+		abort();
+	puppet_flush(p);
+	p->events = 0;
+}
+
+void puppet_pattern(uint8_t *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		bytes[i] = (uint8_t)(i * 7 + i / 256);
+}

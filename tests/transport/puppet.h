@@ -85,6 +85,10 @@ void peer_init(struct puppet *p, struct peer *q, unsigned n);
 size_t peer_put_init(const struct puppet *p, const struct peer *q, const uint8_t cookie[16], uint8_t *buf);
 /* Sends INIT, takes INIT_ACK, sends an ACK, accepts. False: one of these did not happen. */
 bool peer_connect(struct puppet *p, struct peer *q, unsigned n);
+/* puppet_start, and q is connected to the one listener. Nothing is left to be sent, or to be told. */
+void puppet_open(struct puppet *p, struct peer *q);
+/* Bytes to tell apart. */
+void puppet_pattern(uint8_t *bytes, size_t len);
 /* The endpoint connects, the peer answers. Leaves no output. */
 bool peer_accept(struct puppet *p, struct peer *q, unsigned n);
 /* Answers the INIT that it has learnt from, which was for dst_port from src_port. */

@@ -311,6 +311,7 @@ void sim_open(
 		h->max_payload = 1472;
 		h->hold_max = 2 * SD_MS;
 		h->cfg.rest_ns = (50 * SD_US) << (seed % 12);
+		h->cfg.crowd = seed / 12 % 2;
 		h->burst = 64;
 		h->wake_at = SIM_NEVER;
 		h->inbox_tail = &h->inbox;

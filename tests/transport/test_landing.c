@@ -29,13 +29,8 @@ static uint8_t bytes[1 << 20], memory[1 << 20];
 static int open_conn(void **state)
 {
 	puppet_init(&p);
-	puppet_start(&p);
-	puppet_listen(&p, 8);
-	assert_true(peer_connect(&p, &q, 1));
-	puppet_flush(&p);
-	p.events = 0;
-	for (size_t i = 0; i < sizeof bytes; i++)
-		bytes[i] = (uint8_t)(i * 7 + i / 256);
+	puppet_open(&p, &q);
+	puppet_pattern(bytes, sizeof bytes);
 	memset(memory, CANARY, sizeof memory);
 	return 0;
 }

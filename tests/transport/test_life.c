@@ -16,11 +16,7 @@ static struct peer q;
 static int open_conn(void **state)
 {
 	puppet_init(&p);
-	puppet_start(&p);
-	puppet_listen(&p, 8);
-	assert_true(peer_connect(&p, &q, 1));
-	puppet_flush(&p);
-	p.events = 0;
+	puppet_open(&p, &q);
 	return 0;
 }
 

@@ -19,12 +19,8 @@ static int start(void **state)
 {
 	puppet_init(&p);
 	p.max_payload = JUMBO;
-	puppet_start(&p);
-	puppet_listen(&p, 8);
-	assert_true(peer_connect(&p, &q, 1));
-	puppet_flush(&p);
-	for (size_t i = 0; i < sizeof bytes; i++)
-		bytes[i] = (uint8_t)(i * 7 + i / 256);
+	puppet_open(&p, &q);
+	puppet_pattern(bytes, sizeof bytes);
 	return 0;
 }
 

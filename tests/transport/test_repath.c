@@ -20,10 +20,7 @@ static uint16_t marks;
 static int open_conn(void **state)
 {
 	puppet_init(&p);
-	puppet_start(&p);
-	puppet_listen(&p, 8);
-	assert_true(peer_connect(&p, &q, 1));
-	puppet_flush(&p);
+	puppet_open(&p, &q);
 	sent = marks = 0;
 	return 0;
 }

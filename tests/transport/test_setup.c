@@ -407,7 +407,9 @@ static void no_memory(void **state)
 	struct tp_path path = path_to(PUPPET_PORT);
 	struct sd_addr any = {.family = 4, .port = 81};
 	struct tp_listener *l;
+	struct tp_ring ring[8];
 	struct tp_conn *c;
+	unsigned n = 0;
 
 	p.no_memory = true;
 	assert_int_equal(tp_connect(p.tp, p.now, &path, NULL, &c), -ENOMEM);
@@ -415,7 +417,11 @@ static void no_memory(void **state)
 	p.no_memory = false;
 	c = begin_connect();
 	p.no_memory = true;
+	while (tp_pool_ring(p.tp, &ring[n]))
+		n++;
 	assert_int_equal(tp_write(c, "x", 1), -ENOMEM);
+	while (n)
+		tp_pool_ring_put(p.tp, &ring[--n]);
 	p.no_memory = false;
 	assert_int_equal(tp_write(c, "x", 1), 1);
 }

@@ -25,13 +25,8 @@ static uint8_t bytes[1 << 17];
 static int open_conn(void **state)
 {
 	puppet_init(&p);
-	puppet_start(&p);
-	puppet_listen(&p, 8);
-	assert_true(peer_connect(&p, &q, 1));
-	puppet_flush(&p);
-	p.events = 0;
-	for (size_t i = 0; i < sizeof bytes; i++)
-		bytes[i] = (uint8_t)(i * 7 + i / 256);
+	puppet_open(&p, &q);
+	puppet_pattern(bytes, sizeof bytes);
 	return 0;
 }
 
@@ -782,10 +777,7 @@ static void round_trips_across_the_wrap(void **state)
 	assert_true(puppet_stop(&p));
 	puppet_init(&p);
 	p.now = wrap - RTT / 2;
-	puppet_start(&p);
-	puppet_listen(&p, 8);
-	assert_true(peer_connect(&p, &q, 1));
-	puppet_flush(&p);
+	puppet_open(&p, &q);
 	write_bytes(0, 1);
 	assert_true(puppet_output(&p));
 	assert_true(p.w.ts > UINT32_MAX - RTT / 128);
