@@ -242,17 +242,23 @@ static void small_writes_are_probes_too(void **state)
 	assert_int_equal(payload_of(0), JUMBO);
 }
 
-/* The window has been cut, in packets: those are not made larger at the same time. */
-static void what_is_lost_comes_first(void **state)
+/* One flow, which has found out that its path is narrow. It is not any more. */
+static void open_widened(void)
 {
-	struct tp_conn *c;
-
 	open_flows(1, 1);
 	narrow(0, 0, USUAL);
 	narrow(1, 400 * SD_MS, JUMBO);
 	flows_start();
 	flows_run(450 * SD_MS);
 	assert_int_equal(payload_of(0), USUAL);
+}
+
+/* The window has been cut, in packets: those are not made larger at the same time. */
+static void what_is_lost_comes_first(void **state)
+{
+	struct tp_conn *c;
+
+	open_widened();
 	c = world.flows[0].near;
 	c->recovering = true;
 	c->recovery_end = c->snd_nxt + 100000;
@@ -270,11 +276,7 @@ static void a_pause_ends_a_window_of_large_packets(void **state)
 	static const uint8_t data[JUMBO];
 	struct tp_conn *c;
 
-	open_flows(1, 1);
-	narrow(0, 0, USUAL);
-	narrow(1, 400 * SD_MS, JUMBO);
-	flows_start();
-	flows_run(450 * SD_MS);
+	open_widened();
 	peer_of(0)->payload = JUMBO;
 	flows_run(455 * SD_MS);
 	c = world.flows[0].near;
