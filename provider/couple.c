@@ -178,6 +178,10 @@ static int push(struct couple_side *to, const uint8_t **at, size_t *len)
 		const struct iovec iov = {(void *)*at, *len};
 		ssize_t r = to->ep->ops->send(to->ep, &iov, 1, 0);
 
+		if (r == -ENOMEM) { /* it may pass */
+			is_due(to->couple);
+			return -EAGAIN;
+		}
 		if (r < 0)
 			return (int)r;
 		*at += r;

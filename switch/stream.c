@@ -279,7 +279,9 @@ static ssize_t send_loop(struct call *c, unsigned pv_flags)
 			if (r != -EAGAIN) {
 				if (c->done)
 					return c->done;
-				return r == -EPIPE ? r : tell_error(s, r, -EPIPE);
+				if (r == -EPIPE || r == -ENOMEM) /* which is not the connection's end */
+					return r;
+				return tell_error(s, r, -EPIPE);
 			}
 		}
 		if (r < 0 && r != -EAGAIN)

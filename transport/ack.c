@@ -179,7 +179,7 @@ static void tell_application(struct tp_conn *c, unsigned *events)
 	if (c->snd_acked != c->snd_end)
 		return;
 	if (__builtin_expect(tp_crowded(c->tp), 0) && !c->lent && c->snd.size == c->tp->cfg.ring_min)
-		tp_pool_ring_put(c->tp, &c->snd);
+		tp_pool_ring_share(c->tp, &c->snd);
 	if (!c->fin_wanted || c->fin_acked)
 		*events |= TP_EV_DRAINED;
 }

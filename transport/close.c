@@ -31,6 +31,7 @@ void tp_stop_reading(struct tp_conn *c, bool reset_on_data)
 {
 	c->read_shut = true;
 	c->reset_on_data = reset_on_data;
+	c->lands = false;
 	c->rcv_read = c->rcv_off;
 	tp_receive_window(c);
 	tp_receive_drained(c);

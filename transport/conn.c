@@ -103,7 +103,7 @@ static void init_fields(struct tp_conn *c, struct tp *t)
 	c->isn = (uint32_t)tp_random_id(t);
 	c->snd_una = c->snd_nxt = c->recovery_end = c->round_end = c->ackreq_psn = c->isn;
 	c->snd_max = c->rcv_max = cfg->ring_max;
-	c->rcv_limit = c->rcv.size = cfg->ring_min;
+	c->rcv_limit = c->rcv.size;
 	c->keep_idle = cfg->keepalive_ns;
 	c->keep_interval = cfg->dead_timeout_ns / 5;
 	c->keep_probes = 5;
@@ -120,20 +120,23 @@ static void init_fields(struct tp_conn *c, struct tp *t)
 
 struct tp_conn *tp_conn_new(struct tp *t, enum conn_state state)
 {
+	struct tp_ring ring;
 	struct tp_conn *c;
 	uint32_t index;
 
 	if (!t->free_count)
 		return NULL;
-	c = tp_pool_conn(t);
-	if (!c) {
+	c = t->pool.conns;
+	if (!c || !tp_pool_ring(t, &ring)) {
 		t->stats.pool_empty++;
 		return NULL;
 	}
+	tp_pool_conn(t);
 	index = t->free_index[t->free_head];
 	t->free_head = (t->free_head + 1) % t->max_conns;
 	t->free_count--;
 	memset(c, 0, sizeof *c);
+	c->rcv = ring;
 	init_fields(c, t);
 	do
 		c->cid = (tp_random_id(t) & ~((1ull << (TP_CID_BITS + TP_ENGINE_BITS)) - 1)) |
@@ -446,7 +449,7 @@ void tp_info(const struct tp_conn *c, struct tp_info *out)
 		.in_flight = c->pipe,
 		.mss = c->mss,
 		.payload = (uint16_t)tp_payload_with(c, c->mss),
-		.send_ring = c->snd.size,
+		.send_ring = c->snd.size || c->messages ? c->snd.size : c->tp->cfg.ring_min,
 		.recv_ring = c->rcv.size,
 		.send_queued = (uint32_t)(c->snd_end - c->snd_acked),
 		.recv_queued = (uint32_t)(c->rcv_off - c->rcv_read),

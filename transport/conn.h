@@ -280,7 +280,11 @@ struct tp_pool {
 	struct tp_garbage *rings; /* of ring_min bytes */
 	struct tp_reorder *reorders;
 	unsigned conn_count, ring_count, reorder_total;
-	unsigned spare; /* how many connections should be in store for incoming INITs */
+	unsigned spare;	    /* how many connections should be in store for incoming INITs */
+	bool shared;	    /* connections have given rings back while they live */
+	unsigned ring_low;  /* the fewest in store since */
+	uint64_t low_until; /* minus rest_ns, */
+	unsigned surplus;   /* and so many were too many, the time before */
 	struct tp_garbage *garbage;
 	struct tp_garbage *slabs; /* everything connections live in */
 	uint64_t rest_at;	  /* when idle connections are looked for next, and from where on */
@@ -491,10 +495,14 @@ void tp_repath_timeout(struct tp_conn *c);
 
 /* pool.c */
 /* -ENOMEM; only where memory may be asked for. */
-int tp_pool_fill(struct tp *t, unsigned conns);
+int tp_pool_fill(struct tp *t, unsigned conns, unsigned rings);
 struct tp_conn *tp_pool_conn(struct tp *t);
 void tp_pool_conn_put(struct tp *t, struct tp_conn *c);
 bool tp_pool_ring(struct tp *t, struct tp_ring *out);
+/* For who may ask for memory as well: false, too, when packets may need what is left. */
+bool tp_pool_ring_to_send(struct tp *t, struct tp_ring *out);
+/* Takes a ring of the smallest size, because somebody else may need it. */
+void tp_pool_ring_share(struct tp *t, struct tp_ring *r);
 /* Takes a ring of any size; it is freed later. */
 void tp_pool_ring_put(struct tp *t, struct tp_ring *r);
 struct tp_reorder *tp_pool_reorder(struct tp *t);

@@ -74,7 +74,7 @@ static int listen_for(struct tp *t, const struct sd_addr *local, unsigned backlo
 	l->next = *b;
 	*b = l;
 	tp_listener_set_backlog(l, backlog);
-	if (tp_pool_fill(t, t->pool.spare)) {
+	if (tp_pool_fill(t, t->pool.spare, t->pool.spare)) {
 		tp_listener_close(l);
 		return -ENOMEM;
 	}

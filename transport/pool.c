@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * pool: connections, smallest rings and reorder blocks kept in store, so that packets never make us allocate.
- * A connection has one of these rings only while there is something in it: thousands of connections use the
- * same few by turns, the one that came back last first, which is still in the cache.
+ * In a crowd connections share these rings: one has them while there is something in them, so that thousands
+ * use the same few by turns, the one that came back last first, which is still in the cache.
  * The store is filled by calls of the application (tp_listen, tp_accept, tp_connect, tp_refill) and fed by
  * connections that end. What a packet frees and the store does not want waits on the garbage list for the
  * next such call.
@@ -16,8 +16,10 @@
 #define MANY_CONNS                                                                                           \
 	1024 /* from then on a slab fills a large page, if its allocator has such for what is large */
 #define SLAB_MANY	 (2u << 20)
-#define RINGS_READY	 256 /* for packets that come, at most, */
-#define RINGS_KEPT	 512 /* and so many more that have come back */
+#define RINGS_KEPT	 512 /* beyond what the listeners want in store */
+#define RINGS_READY	 256 /* in store for packets, if connections share them; */
+#define RINGS_TO_SEND	 64  /* who sends, and may ask for memory, leaves so many */
+#define RINGS_RELEASED	 64  /* at once */
 #define REORDERS_AT_ONCE 8
 #define REORDERS_MIN	 32
 #define REORDERS_MAX	 1024
@@ -70,17 +72,8 @@ static unsigned reorders_wanted(const struct tp *t)
 	return n < REORDERS_MIN ? REORDERS_MIN : n > REORDERS_MAX ? REORDERS_MAX : n;
 }
 
-/* A connection takes a ring when bytes come, and another to send: all may want both, but not at once. */
-static unsigned rings_wanted(const struct tp *t, unsigned conns)
+int tp_pool_fill(struct tp *t, unsigned conns, unsigned rings)
 {
-	unsigned n = 2 * t->conn_count + conns;
-
-	return n < RINGS_READY ? n : RINGS_READY;
-}
-
-int tp_pool_fill(struct tp *t, unsigned conns)
-{
-	unsigned rings = rings_wanted(t, conns);
 	struct tp_pool *p = &t->pool;
 
 	while (p->conn_count < conns)
@@ -126,15 +119,33 @@ bool tp_pool_ring(struct tp *t, struct tp_ring *out)
 		return false;
 	t->pool.rings = g->next;
 	t->pool.ring_count--;
+	if (t->pool.ring_count < t->pool.ring_low)
+		t->pool.ring_low = t->pool.ring_count;
 	*out = (struct tp_ring){.data = (uint8_t *)g, .size = t->cfg.ring_min};
 	return true;
+}
+
+bool tp_pool_ring_to_send(struct tp *t, struct tp_ring *out)
+{
+	return (!t->pool.shared || t->pool.ring_count > RINGS_TO_SEND) && tp_pool_ring(t, out);
+}
+
+void tp_pool_ring_share(struct tp *t, struct tp_ring *r)
+{
+	t->pool.shared = true;
+	tp_pool_ring_put(t, r);
+}
+
+static unsigned rings_kept(const struct tp *t)
+{
+	return t->pool.spare + RINGS_KEPT + (t->pool.shared ? 2 * t->conn_count : 0);
 }
 
 void tp_pool_ring_put(struct tp *t, struct tp_ring *r)
 {
 	struct tp_garbage *g = (struct tp_garbage *)r->data;
 
-	if (g && r->size == t->cfg.ring_min && t->pool.ring_count < RINGS_READY + RINGS_KEPT) {
+	if (g && r->size == t->cfg.ring_min && t->pool.ring_count < rings_kept(t)) {
 		g->next = t->pool.rings;
 		t->pool.rings = g;
 		t->pool.ring_count++;
@@ -251,6 +262,33 @@ static uint64_t rest_pause(const struct tp *t)
 	return t->cfg.rest_ns / (share > REST_SHARE ? share : REST_SHARE);
 }
 
+static unsigned rings_wanted(const struct tp *t)
+{
+	unsigned shared = t->conn_count < RINGS_READY ? t->conn_count : RINGS_READY;
+
+	return t->pool.spare + (t->pool.shared ? shared : 0);
+}
+
+/* What of the store was not used for rest_ns is the system's again. */
+static void release_rings(struct tp *t)
+{
+	struct tp_pool *p = &t->pool;
+	unsigned wanted = rings_wanted(t);
+	struct tp_ring r;
+
+	if (t->now >= p->low_until) {
+		p->surplus = p->ring_low > wanted ? p->ring_low - wanted : 0;
+		p->ring_low = p->ring_count;
+		p->low_until = t->now + t->cfg.rest_ns;
+	}
+	for (unsigned n = 0; n < RINGS_RELEASED && p->surplus; n++, p->surplus--) {
+		if (p->ring_count <= wanted || !tp_pool_ring(t, &r))
+			return;
+		t->ops.idle(t->ctx, r.data, r.size);
+		t->ops.free(t->ctx, r.data, r.size);
+	}
+}
+
 static void rest_some(struct tp *t)
 {
 	struct tp_pool *p = &t->pool;
@@ -259,6 +297,8 @@ static void rest_some(struct tp *t)
 	if (!t->ops.idle || t->now < p->rest_at)
 		return;
 	p->rest_at = t->now + rest_pause(t);
+	if (p->shared)
+		release_rings(t);
 	for (uint32_t n = 0; n < REST_SLOTS && n < t->max_conns && looks < REST_LOOKS; n++) {
 		struct tp_conn *c = t->slots[p->rest_index];
 
@@ -274,5 +314,5 @@ void tp_refill(struct tp *t)
 {
 	rest_some(t);
 	tp_pool_trim(t);
-	tp_pool_fill(t, t->pool.spare); /* short of memory: what finds none is repeated */
+	tp_pool_fill(t, t->pool.spare, rings_wanted(t)); /* short of memory: what finds none is repeated */
 }

@@ -199,7 +199,7 @@ static bool receive_piece(struct tp_conn *c, const struct wire_packet *p, int32_
 	return receive(c, &rest, 0, events);
 }
 
-/* Is there a ring to put the bytes in? It has been promised, but comes with the first of them. */
+/* Is there a ring to put the bytes in? One that is shared has been promised, and comes with the first. */
 static bool has_ring(struct tp_conn *c)
 {
 	if (c->rcv.data || !c->rcv.size || c->read_shut || tp_pool_ring(c->tp, &c->rcv))
@@ -214,7 +214,7 @@ void tp_receive_leave(struct tp_conn *c)
 
 	if (!c->rcv.data || c->rcv_off != c->rcv_read || c->reorder || size != c->tp->cfg.ring_min)
 		return;
-	tp_pool_ring_put(c->tp, &c->rcv);
+	tp_pool_ring_share(c->tp, &c->rcv);
 	c->rcv.size = size;
 }
 
@@ -277,7 +277,7 @@ void tp_receive_window(struct tp_conn *c)
 
 int tp_land(struct tp_conn *c, void *data, size_t len, size_t low)
 {
-	if (c->landing.data || c->rcv_off != c->rcv_read || c->reorder || c->rcv_fin || c->state != CONN_OPEN)
+	if (c->landing.data || c->read_shut || c->rcv_off != c->rcv_read || c->reorder || c->rcv_fin || c->state != CONN_OPEN)
 		return -EBUSY;
 	if (len > TP_RING_LIMIT)
 		len = TP_RING_LIMIT;

@@ -491,7 +491,7 @@ static void drop(struct tp_conn *c)
 
 static struct tp_conn *blank(struct tp *t)
 {
-	struct tp_conn *c = tp_pool_fill(t, 1) ? NULL : tp_pool_conn(t);
+	struct tp_conn *c = tp_pool_fill(t, 1, 0) ? NULL : tp_pool_conn(t);
 
 	if (!c)
 		return NULL;

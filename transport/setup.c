@@ -26,7 +26,7 @@ int tp_connect(struct tp *t, uint64_t now, const struct tp_path *path, void *use
 		return -EINVAL;
 	if (!t->free_count)
 		return -ENOBUFS;
-	if (tp_pool_fill(t, 1))
+	if (tp_pool_fill(t, 1, 1))
 		return -ENOMEM;
 	c = tp_conn_new(t, CONN_INIT_SENT);
 	c->path = *path;

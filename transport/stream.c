@@ -29,7 +29,7 @@ static void grow_send_ring(struct tp_conn *c, uint64_t want)
 	struct tp *t = c->tp;
 	struct tp_ring bigger = {0};
 
-	if (!size && tp_pool_ring(t, &c->snd))
+	if (!size && tp_pool_ring_to_send(t, &c->snd))
 		size = c->snd.size;
 	if (want <= size || size >= goal)
 		return;
@@ -38,8 +38,11 @@ static void grow_send_ring(struct tp_conn *c, uint64_t want)
 		size *= 2;
 	bigger.data = t->ops.alloc(t->ctx, size);
 	bigger.size = size;
-	if (!bigger.data)
-		return; /* a smaller ring is slower, not wrong */
+	if (!bigger.data) { /* a smaller ring is slower, not wrong */
+		if (!c->snd.size)
+			tp_pool_ring(t, &c->snd);
+		return;
+	}
 	if (c->snd.size)
 		tp_ring_move(&bigger, &c->snd, c->snd_acked, c->snd_end - c->snd_acked);
 	tp_pool_ring_put(t, &c->snd);

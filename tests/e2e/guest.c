@@ -101,6 +101,7 @@ static const struct {
 	{"cancel", guest_cancel, 2},
 	{"wait", guest_wait, 5},
 	{"endings", guest_endings, 2},
+	{"transfer", guest_transfer, 2},
 };
 
 int main(int argc, char **argv)

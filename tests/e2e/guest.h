@@ -36,5 +36,6 @@ void guest_threads(int argc, char **argv);
 void guest_cancel(int argc, char **argv);
 void guest_wait(int argc, char **argv);
 void guest_endings(int argc, char **argv);
+void guest_transfer(int argc, char **argv);
 
 #endif

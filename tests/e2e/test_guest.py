@@ -75,6 +75,13 @@ def signals():
 
 
 @scenario
+def pipes_and_files():
+    """splice and sendfile, also as the first that happens on a connection."""
+    with Lab() as lab:
+        same_lines(*as_without(lab, "transfer"))
+
+
+@scenario
 def children():
     with Lab() as lab:
         wanted, got = as_without(lab, "forks")

@@ -35,6 +35,7 @@ MUTATIONS = [
     ("landing: what has come is to be read once more", "receive.c", "\tc->rcv_read += n;\n", "", ["landing", "sim"]),
     ("landing: its reader is not told of the end", "receive.c", "c->landing.low && !c->rcv_fin &&", "c->landing.low &&", ["landing"]),
     ("landing: its reader does not make the ring larger", "receive.c", "!c->rcv_fin && !c->limited;", "!c->rcv_fin;", ["landing"]),
+    ("landing: goes on when nobody reads any more", "close.c", "\tc->lands = false;\n", "", ["landing"]),
     ("loan: is not settled", "stream.c", "\tif (from < l->to)\n", "\tif (from + 1 < l->from)\n", ["landing", "sim"]),
     ("loan: is settled from its beginning", "stream.c", "l->data + (from - l->from), l->to - from);", "l->data, l->to - from);", ["landing", "sim"]),
     ("loan: is not settled by a close", "close.c", "\ttp_settle(c);\n", "\tc->lent = false;\n", ["landing", "sim"]),

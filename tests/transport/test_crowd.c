@@ -50,7 +50,8 @@ static void acknowledge(uint32_t n)
 
 static void a_ring_for_what_is_unacknowledged(void **state)
 {
-	assert_null(q.c->snd.data);
+	struct tp_info info;
+
 	for (unsigned i = 0; i < 4; i++) {
 		assert_int_equal(tp_write(q.c, bytes + 200 * i, 100), 100);
 		assert_non_null(q.c->snd.data);
@@ -64,13 +65,14 @@ static void a_ring_for_what_is_unacknowledged(void **state)
 		assert_null(q.c->snd.data);
 	}
 	assert_true(tp_is_writable(q.c));
+	tp_info(q.c, &info);
+	assert_int_equal(info.send_ring, p.tp->cfg.ring_min);
 }
 
 static void a_ring_for_what_is_unread(void **state)
 {
 	uint32_t size = q.c->rcv.size;
 
-	assert_null(q.c->rcv.data);
 	piece(0, 0, 1000);
 	assert_non_null(q.c->rcv.data);
 	assert_true(puppet_output(&p));
@@ -100,7 +102,9 @@ static void a_ring_for_what_is_behind_a_gap(void **state)
 
 static void none_for_a_fin(void **state)
 {
-	peer_data(&p, &q, q.isn, 0, bytes, 0, WIRE_F_FIN);
+	piece(0, 0, 1000);
+	expect_read(0, 1000);
+	peer_data(&p, &q, q.isn + 1, 1000, bytes, 0, WIRE_F_FIN);
 	assert_null(q.c->rcv.data);
 	assert_int_equal(tp_read(q.c, bytes, 1), 0);
 }
@@ -139,18 +143,21 @@ static void packets_that_find_no_ring_come_again(void **state)
 	struct tp_ring ring[64];
 	unsigned n = 0;
 
+	piece(0, 0, 1000);
+	expect_read(0, 1000);
+	puppet_flush(&p);
 	while (tp_pool_ring(p.tp, &ring[n]))
 		assert_true(++n < 64);
-	piece(0, 0, 1000);
 	piece(1, 1000, 1000);
+	piece(2, 2000, 1000);
 	assert_int_equal(tp_stats(p.tp)->pool_empty, 2);
 	assert_int_equal(tp_readable(q.c), 0);
 	assert_false(puppet_output(&p));
 	while (n)
 		tp_pool_ring_put(p.tp, &ring[--n]);
+	piece(2, 2000, 1000);
 	piece(1, 1000, 1000);
-	piece(0, 0, 1000);
-	expect_read(0, 2000);
+	expect_read(1000, 2000);
 }
 
 /* Without memory there is nothing to promise with: the next call that may ask for it does. */
@@ -159,42 +166,99 @@ static void a_refill_brings_rings(void **state)
 	struct tp_ring ring[64];
 	unsigned n = 0;
 
+	piece(0, 0, 1000);
+	expect_read(0, 1000);
 	while (tp_pool_ring(p.tp, &ring[n]))
 		assert_true(++n < 64);
 	tp_refill(p.tp);
-	piece(0, 0, 1000);
-	expect_read(0, 1000);
+	piece(1, 1000, 1000);
+	expect_read(1000, 1000);
 	while (n)
 		tp_pool_ring_put(p.tp, &ring[--n]);
 }
 
-/* One after the other uses the same two rings. */
-static void many_use_few(void **state)
+static void exchange(struct peer *o, unsigned round)
 {
-	static struct peer other[MANY];
-	unsigned rings;
+	uint8_t buf[100];
 
-	for (unsigned i = 0; i < MANY; i++)
+	peer_data(&p, o, o->isn + round, 100 * round, bytes, 100, 0);
+	assert_int_equal(tp_read(o->c, buf, sizeof buf), 100);
+	assert_memory_equal(buf, bytes, 100);
+	assert_int_equal(tp_write(o->c, buf, sizeof buf), 100);
+	assert_true(puppet_output(&p));
+	peer_ack(&p, o, o->their_isn + round + 1, NULL, 0, 0);
+	assert_null(o->c->snd.data);
+	assert_null(o->c->rcv.data);
+}
+
+static struct peer other[MANY];
+
+static void connect_others(void)
+{
+	for (unsigned i = 0; i < MANY; i++) {
+		tp_refill(p.tp);
 		assert_true(peer_connect(&p, &other[i], 2 + i));
-	tp_refill(p.tp);
-	puppet_flush(&p);
-	rings = p.tp->pool.ring_count;
-	for (unsigned round = 0; round < 3; round++) {
-		for (unsigned i = 0; i < MANY; i++) {
-			struct peer *o = &other[i];
-			uint8_t buf[100];
-
-			peer_data(&p, o, o->isn + round, 100 * round, bytes + i, 100, 0);
-			assert_int_equal(p.tp->pool.ring_count, rings - 1);
-			assert_int_equal(tp_read(o->c, buf, sizeof buf), 100);
-			assert_memory_equal(buf, bytes + i, 100);
-			assert_int_equal(tp_write(o->c, buf, sizeof buf), 100);
-			assert_int_equal(p.tp->pool.ring_count, rings - 1);
-			assert_true(puppet_output(&p));
-			peer_ack(&p, o, o->their_isn + round + 1, NULL, 0, 0);
-			assert_int_equal(p.tp->pool.ring_count, rings);
-		}
 	}
+	puppet_flush(&p);
+}
+
+/* When there are some for packets, and a few more. */
+static void many_use_the_same(void **state)
+{
+	size_t blocks = 0;
+
+	connect_others();
+	for (unsigned round = 0; round < 10; round++) {
+		for (unsigned i = 0; i < MANY; i++)
+			exchange(&other[i], round);
+		if (round == 5)
+			blocks = p.blocks;
+	}
+	assert_int_equal(p.blocks, blocks);
+	assert_true(p.tp->pool.ring_count <= 66);
+}
+
+/* What arrives cannot ask for memory. */
+static void who_sends_leaves_some_to_packets(void **state)
+{
+	size_t blocks;
+
+	connect_others();
+	piece(0, 0, 1000);
+	expect_read(0, 1000);
+	tp_refill(p.tp);
+	blocks = p.blocks;
+	for (unsigned i = 0; i < MANY; i++)
+		assert_int_equal(tp_write(other[i].c, bytes, 100), 100);
+	assert_int_equal(p.blocks, blocks + MANY);
+	puppet_flush(&p);
+	p.no_memory = true; /* then it takes what there is */
+	assert_int_equal(tp_write(q.c, bytes, 100), 100);
+	p.no_memory = false;
+}
+
+static void what_nobody_needs_any_more_goes(void **state)
+{
+	unsigned most, rests;
+
+	connect_others();
+	for (unsigned round = 0; round < 6; round++) {
+		for (unsigned i = 0; i < MANY; i++)
+			exchange(&other[i], round);
+	}
+	most = p.tp->pool.ring_count;
+	rests = p.rests;
+	for (unsigned i = 0; i < 120; i++) {
+		puppet_wait(&p, 100 * SD_MS);
+		for (unsigned k = 0; k < MANY; k++) /* they live */
+			peer_ack(&p, &other[k], other[k].their_isn + 6, NULL, 0, 0);
+		peer_ack(&p, &q, q.their_isn, NULL, 0, 0);
+		tp_refill(p.tp);
+		puppet_flush(&p);
+	}
+	assert_true(p.tp->pool.ring_count < most);
+	assert_in_range(p.tp->pool.ring_count, MANY, 2 * MANY);
+	assert_true(p.rests - rests >= most - p.tp->pool.ring_count);
 }
 
 /* What has grown is the connection's, as its size is what the peer has been told. */
@@ -224,7 +288,9 @@ int main(void)
 		CASE(none_once_a_landing_has_it_all),
 		CASE(packets_that_find_no_ring_come_again),
 		CASE(a_refill_brings_rings),
-		CASE(many_use_few),
+		CASE(many_use_the_same),
+		CASE(who_sends_leaves_some_to_packets),
+		CASE(what_nobody_needs_any_more_goes),
 		CASE(larger_ones_are_kept),
 	};
 

@@ -309,6 +309,18 @@ static void nothing_lands_after_the_close(void **state)
 	assert_int_equal(memory[0], CANARY);
 }
 
+static void nothing_lands_once_nobody_reads(void **state)
+{
+	land(1000, 1000);
+	tp_stop_reading(q.c, false);
+	piece(0, 0, 400, 0);
+	assert_int_equal(memory[0], CANARY);
+	assert_int_equal(tp_land_end(q.c), 0);
+	assert_int_equal(tp_land(q.c, memory, 1000, 1000), -EBUSY);
+	piece(1, 400, 400, 0);
+	assert_int_equal(tp_readable(q.c), 0);
+}
+
 /* Nor does a FIN look for the ring, which has been given back. */
 static void the_peer_ends_after_the_close(void **state)
 {
@@ -706,6 +718,7 @@ int main(void)
 		CASE(a_reset_leaves_what_has_landed),
 		CASE(closing_with_landed_bytes_is_a_reset),
 		CASE(nothing_lands_after_the_close),
+		CASE(nothing_lands_once_nobody_reads),
 		CASE(the_peer_ends_after_the_close),
 		CASE(the_reader_comes_and_goes),
 		CASE(what_is_lent_is_sent),
