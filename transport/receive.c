@@ -277,7 +277,8 @@ void tp_receive_window(struct tp_conn *c)
 
 int tp_land(struct tp_conn *c, void *data, size_t len, size_t low)
 {
-	if (c->landing.data || c->read_shut || c->rcv_off != c->rcv_read || c->reorder || c->rcv_fin || c->state != CONN_OPEN)
+	if (c->landing.data || c->read_shut || c->rcv_off != c->rcv_read || c->reorder || c->rcv_fin ||
+		c->state != CONN_OPEN)
 		return -EBUSY;
 	if (len > TP_RING_LIMIT)
 		len = TP_RING_LIMIT;

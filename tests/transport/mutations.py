@@ -30,7 +30,7 @@ MUTATIONS = [
     ("stream: a duplicate is delivered again", "receive.c", "\tif (__builtin_expect(ahead < 0, 0)) {", "\tif (__builtin_expect(ahead < -1, 0)) {",
      ["stream", "sim"]),
     ("landing: an early packet does not end it", "receive.c", "\tc->lands = false; /* these", "\t/* these", ["landing", "sim"]),
-    ("landing: begins while packets are missing", "receive.c", "c->landing.data || c->rcv_off != c->rcv_read || c->reorder ||", "c->landing.data || c->rcv_off != c->rcv_read ||", ["landing", "sim"]),
+    ("landing: begins while packets are missing", "receive.c", "c->landing.data || c->read_shut || c->rcv_off != c->rcv_read || c->reorder ||", "c->landing.data || c->read_shut || c->rcv_off != c->rcv_read ||", ["landing", "sim"]),
     ("landing: what does not fit is lost", "receive.c", "\tif (n < p->payload_len)\n\t\ttp_ring_put(&c->rcv, p->offset + n", "\tif (0)\n\t\ttp_ring_put(&c->rcv, p->offset + n", ["landing", "sim"]),
     ("landing: what has come is to be read once more", "receive.c", "\tc->rcv_read += n;\n", "", ["landing", "sim"]),
     ("landing: its reader is not told of the end", "receive.c", "c->landing.low && !c->rcv_fin &&", "c->landing.low &&", ["landing"]),
