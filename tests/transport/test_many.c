@@ -184,21 +184,22 @@ static void again(void)
 static size_t measure(const char *when)
 {
 	const struct sim_host *h = &sim.hosts[CLIENTS];
-	uint64_t rings = 0;
-	size_t state, early;
+	const struct tp_pool *pool = &h->tp->pool;
+	size_t state, rings = 0, stored, early;
 
 	for (unsigned i = 0; i < many; i++) {
-		struct tp_info info;
+		const struct tp_conn *c = far[i].c;
 
-		tp_info(far[i].c, &info);
-		rings += info.send_ring + info.recv_ring;
+		rings += (c->snd.data ? c->snd.size : 0) + (c->rcv.data ? c->rcv.size : 0);
 	}
-	early = h->tp->pool.reorder_total * sizeof(struct tp_reorder); /* for all of them together */
-	state = (h->bytes - rings - early) / many;
+	/* For all of them together. */
+	stored = pool->ring_count * h->tp->cfg.ring_min;
+	early = pool->reorder_total * sizeof(struct tp_reorder);
+	assert_true(rings + stored + early <= h->bytes);
+	state = (h->bytes - rings - stored - early) / many;
 	printf("# %s: the server has %.0f bytes of rings for each connection and %zu of state, of which "
-	       "struct "
-	       "tp_conn has %zu; %zu KB for packets out of order\n",
-		when, (double)rings / many, state, sizeof(struct tp_conn), early / 1024);
+	       "struct tp_conn has %zu; %zu KB of rings in store, and %zu KB for packets out of order\n",
+		when, (double)rings / many, state, sizeof(struct tp_conn), stored / 1024, early / 1024);
 	return state;
 }
 
