@@ -13,6 +13,7 @@ enum {
 	SOURCES = 32,
 	ALARMS = 32,
 	ROUNDS = 64,	/* of handling, for a descriptor that stays readable whatever is done */
+	AT_ONCE = 1000, /* us */
 	PATIENCE = 100, /* ms that a new dialogue may hold the thread up while the peer answers */
 };
 
@@ -26,10 +27,11 @@ struct source {
 	unsigned patience;		       /* ms */
 };
 
-/* Drivers set them for "at once, but not in here". */
+/* Drivers set most of them for "at once, but not in here". */
 struct alarm {
 	rte_eal_alarm_callback run;
 	void *arg;
+	uint64_t due; /* ns; 0: at once */
 };
 
 static struct source sources[SOURCES];
@@ -128,20 +130,39 @@ int events_alarm_set(uint64_t us, rte_eal_alarm_callback run, void *arg)
 			return 0; /* twice would end the next connection too */
 	if (n_alarms == ALARMS)
 		return -ENOMEM;
-	alarms[n_alarms++] = (struct alarm){run, arg};
+	alarms[n_alarms++] = (struct alarm){run, arg, us < AT_ONCE ? 0 : sd_clock_ns() + us * 1000};
 	return 0;
+}
+
+int events_alarm_cancel(rte_eal_alarm_callback run, void *arg)
+{
+	int cancelled = 0;
+
+	for (unsigned i = n_alarms; i-- > 0;)
+		if (alarms[i].run == run && alarms[i].arg == arg) {
+			alarms[i] = alarms[--n_alarms];
+			cancelled++;
+		}
+	return cancelled;
 }
 
 /* --- running --- */
 
 static bool ring_alarms(void)
 {
-	bool any = n_alarms;
+	uint64_t now = n_alarms ? sd_clock_ns() : 0;
+	bool any = false;
 
-	while (n_alarms) {
-		struct alarm a = alarms[--n_alarms];
+	/* Those that are set meanwhile may be rung, too, or at the next round. */
+	for (unsigned i = n_alarms; i-- > 0;) {
+		struct alarm a;
 
+		if (i >= n_alarms || alarms[i].due > now)
+			continue;
+		a = alarms[i];
+		alarms[i] = alarms[--n_alarms];
 		a.run(a.arg);
+		any = true;
 	}
 	return any;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * events: what net_virtio and net_memif leave to EAL's interrupt thread, done by the thread that has the
+ * events: what virtio drivers and net_memif leave to EAL's interrupt thread, done by the thread that has the
  * port. On a thread of its own it races with the port's: net_memif unmaps rings while a burst is in them and
  * kills the process; net_virtio hangs up on a peer that has just connected. What they register with EAL comes
  * here instead (see manners.c).
@@ -26,6 +26,8 @@ int events_unregister_pending(const struct rte_intr_handle *handle, rte_intr_cal
 void events_instance_free(struct rte_intr_handle *handle);
 /* Also closes, if it is still registered: so net_memif leaves the socket on which it listened. */
 void events_listener_free(struct rte_intr_handle *handle);
+/* Less than 1 ms is at once; longer ones ring when events_run is called next after it. */
 int events_alarm_set(uint64_t us, rte_eal_alarm_callback run, void *arg);
+int events_alarm_cancel(rte_eal_alarm_callback run, void *arg);
 
 #endif
