@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # Sourced by ./demo and ./test: installs Debian packages that are missing, and says so.
 
-packages_build="gcc libc6-dev meson ninja-build pkg-config python3 libdpdk-dev libmnl-dev libjansson-dev
+packages_build="gcc libc6-dev xz-utils meson ninja-build pkg-config python3 libdpdk-dev libmnl-dev libjansson-dev
 	libcmocka-dev"
 packages_demo="iproute2 redis-server redis-tools procps"
 packages_test="iproute2 redis-server redis-tools procps clang clang-format libclang-rt-14-dev nginx-light curl wget
@@ -46,13 +46,18 @@ install_packages() {
 		"${missing[@]}" >/dev/null
 }
 
+# What our own DPDK driver is built with, which no package has. Without it all else is built.
+fetch_dpdk_sdk() {
+	scripts/dpdk-sdk .cache/dpdk-sdk || echo "Going on without it" >&2
+}
+
 # build_in DIR OPTION...: configures and builds; quiet unless it fails.
 build_in() {
 	local dir=$1 log
 	shift
 	log=$(mktemp)
 	if [ -f "$dir/build.ninja" ]; then
-		meson configure "$dir" "$@" >"$log" 2>&1
+		meson setup --reconfigure "$dir" "$@" >"$log" 2>&1
 	else
 		meson setup "$dir" "$@" >"$log" 2>&1
 	fi && ninja -C "$dir" >"$log" 2>&1 || {
