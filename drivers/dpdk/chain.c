@@ -31,11 +31,12 @@ static bool copies(const struct eth_port *e)
 	return !strcmp(e->driver, "net_vhost") || !strcmp(e->driver, "net_memif");
 }
 
-/* net_virtio_user tells its peer of DPDK's own memory only, and takes frames back late and on no one's word.
+/* Virtual devices tell their peer of DPDK's own memory only, and net_virtio_user takes frames back late and
+ * on no one's word.
  */
 bool eth_sends_from_anywhere(const struct eth_port *e)
 {
-	return strncmp(e->driver, "net_virtio_user", 15) != 0;
+	return strncmp(e->driver, "net_virtio_user", 15) && strcmp(e->driver, "net_sandirect_virtio");
 }
 
 /* --- memory --- */

@@ -30,6 +30,8 @@
 #include "base/log.h"
 #include "drivers/dpdk/manners.h"
 
+#define OWN_DRIVER "net_sandirect_virtio"
+
 enum {
 	FD_NEED = 96,	  /* descriptors that EAL and some ports may take */
 	FD_FLOOR = 512,	  /* theirs are numbered from here on where possible: below FD_SETSIZE, above most
@@ -315,11 +317,30 @@ static const char *library_suffix(void)
 	return suffix;
 }
 
+/* Ours is beside this library. */
+static void own_directory(char *out, size_t len)
+{
+	Dl_info info;
+	char *slash;
+
+	*out = 0;
+	if (!dladdr((void *)own_directory, &info))
+		return;
+	snprintf(out, len, "%s", info.dli_fname);
+	slash = strrchr(out, '/');
+	if (slash)
+		*slash = 0;
+}
+
 static bool load_library(const char *name)
 {
-	char path[512];
+	char path[512], dir[256];
 
-	snprintf(path, sizeof path, "%s/librte_%s%s", RTE_EAL_PMD_PATH, name, library_suffix());
+	if (!strcmp(name, OWN_DRIVER)) {
+		own_directory(dir, sizeof dir);
+		snprintf(path, sizeof path, "%s/librte_%s.so", dir, name);
+	} else
+		snprintf(path, sizeof path, "%s/librte_%s%s", RTE_EAL_PMD_PATH, name, library_suffix());
 	if (dlopen(path, RTLD_NOW | RTLD_GLOBAL))
 		return true;
 	sd_debug("dpdk: %s", dlerror());
@@ -348,8 +369,14 @@ static int load_driver(const char *device, char *err, size_t err_len)
 	while (!load_library(name)) {
 		cut = strrchr(name, '_');
 		if (!cut || cut == name + 3) {
-			snprintf(err, err_len, "%s: no DPDK driver of this name in %s", device,
-				RTE_EAL_PMD_PATH);
+			if (!strncmp(device, OWN_DRIVER, strlen(OWN_DRIVER)))
+				snprintf(err, err_len,
+					"%s: Sandirect was built without its own driver: "
+					"scripts/dpdk-sdk fetches what that needs",
+					device);
+			else
+				snprintf(err, err_len, "%s: no DPDK driver of this name in %s", device,
+					RTE_EAL_PMD_PATH);
 			return -ENODEV;
 		}
 		*cut = 0;

@@ -23,6 +23,9 @@ static enum role role_of(const char *device, char *path, size_t len)
 			return NEITHER;
 		return devargs_is_on(device, "server") ? LISTENS : CONNECTS;
 	}
+	if (devargs_is_driver(device, "net_sandirect_virtio")) /* as a client it seeks by itself */
+		return devargs_get(device, "path", path, len) && devargs_is_on(device, "server") ? LISTENS
+												 : NEITHER;
 	if (devargs_is_driver(device, "net_vhost")) /* as a client it waits by itself */
 		return devargs_get(device, "iface", path, len) && !devargs_is_on(device, "client") ? LISTENS
 												   : NEITHER;

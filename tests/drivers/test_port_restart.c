@@ -234,9 +234,13 @@ static void restart_both(void **state)
  */
 static void keeps_a_second_process_out(void **state)
 {
-	pid_t pid = fork();
+	pid_t pid;
 	int status;
 
+	for (unsigned i = 0; i < 2; i++)
+		if (strstr(devices[i], "net_vhost") && !strstr(devices[i], "client=1"))
+			skip(); /* it lets everybody in */
+	pid = fork();
 	if (!pid) {
 		bool listens = strstr(devices[0], "server");
 		struct port_info info = {0};

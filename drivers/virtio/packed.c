@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * packed: bursts over a packed virtqueue (2.8). The descriptors of a burst become the device's all at once,
+ * when the flags of its first are written. With IN_ORDER a buffer's id is the place of its first descriptor.
+ */
+#include "drivers/virtio/packed.h"
+
+#include <errno.h>
+
+#include "drivers/virtio/burst.h"
+
+enum { OWNER = VN_DESC_AVAIL | VN_DESC_USED };
+
+/* --- both directions --- */
+
+VN_INLINE void advance_avail(struct vn_queue *q, uint16_t n)
+{
+	q->avail_pos = (uint16_t)(q->avail_pos + n);
+	if (q->avail_pos >= q->size) {
+		q->avail_pos = (uint16_t)(q->avail_pos - q->size);
+		q->avail_flags ^= OWNER;
+	}
+}
+
+VN_INLINE void advance_used(struct vn_queue *q, uint16_t n)
+{
+	q->used_pos = (uint16_t)(q->used_pos + n);
+	if (q->used_pos >= q->size) {
+		q->used_pos = (uint16_t)(q->used_pos - q->size);
+		q->used_flags ^= OWNER;
+	}
+}
+
+static bool device_waits(const struct vn_queue *q, uint16_t before)
+{
+	uint16_t flags = VN_READ(q->packed.device->flags), off_wrap, event, added;
+
+	if (flags != VN_EVENT_DESC)
+		return flags == VN_EVENT_ENABLE;
+	off_wrap = VN_READ(q->packed.device->off_wrap);
+	event = off_wrap & (VN_EVENT_WRAP - 1);
+	if (!(off_wrap & VN_EVENT_WRAP) != !(q->avail_flags & VN_DESC_AVAIL))
+		event = (uint16_t)(event - q->size);
+	added = (uint16_t)(((uint16_t)(q->avail_pos - before - 1) & q->mask) + 1);
+	return (uint16_t)(q->avail_pos - event - 1) < added;
+}
+
+/* The descriptor at before, the first since the last time, gets its flags, and the device is told if it wants
+ * to be. */
+VN_INLINE void publish(struct vn_queue *q, uint16_t before)
+{
+	vn_wmb(q);
+	VN_WRITE(q->packed.desc[before].flags, q->first_flags);
+	q->hidden = false;
+	vn_mb(q);
+	if (unlikely(VN_READ(q->packed.device->flags) != VN_EVENT_DISABLE) && device_waits(q, before)) {
+		q->stats.kicks++;
+		q->notify(q);
+	}
+}
+
+/* The next descriptor. Those behind the first are not looked at before it has its flags. */
+VN_INLINE void set_desc(struct vn_queue *q, uint64_t addr, uint32_t len, uint16_t id, uint16_t flags)
+{
+	struct vn_pdesc *d = &q->packed.desc[q->avail_pos];
+
+	flags |= q->avail_flags;
+	d->addr = addr;
+	d->len = len;
+	d->id = id;
+	if (likely(q->hidden)) {
+		d->flags = flags;
+	} else {
+		q->first_flags = flags;
+		q->hidden = true;
+	}
+	advance_avail(q, 1);
+}
+
+VN_INLINE uint16_t pending(struct vn_queue *q, uint16_t want)
+{
+	uint16_t at = q->used_pos, flags = q->used_flags, n = 0;
+
+	if (want > q->out)
+		want = q->out;
+	while (n < want && (VN_READ(q->packed.desc[at].flags) & OWNER) == flags) {
+		n++;
+		if (++at == q->size) {
+			at = 0;
+			flags ^= OWNER;
+		}
+	}
+	vn_rmb(q);
+	return n;
+}
+
+VN_INLINE uint32_t peek(const struct vn_queue *q, uint16_t ahead, bool in_order)
+{
+	uint16_t at = (uint16_t)(q->used_pos + ahead) & q->mask;
+
+	return in_order ? at : VN_READ(q->packed.desc[at].id);
+}
+
+/* --- receive --- */
+
+VN_INLINE struct rte_mbuf *take(struct vn_queue *q, uint32_t *len, bool in_order)
+{
+	struct vn_pdesc *d = &q->packed.desc[q->used_pos];
+	uint16_t id = q->used_pos;
+	struct rte_mbuf *m;
+
+	*len = VN_READ(d->len);
+	if (!in_order) {
+		id = VN_READ(d->id);
+		if (unlikely(id >= q->size || !q->mbufs[id])) {
+			vn_queue_break(q, "used a descriptor that it did not have");
+			return NULL;
+		}
+		vn_queue_give_ids(q, id, 1);
+	}
+	m = q->mbufs[id];
+	q->mbufs[id] = NULL;
+	advance_used(q, 1);
+	q->free++;
+	q->out--;
+	return m;
+}
+
+VN_INLINE void refill(struct vn_queue *q, bool in_order)
+{
+	uint16_t before = q->avail_pos;
+
+	while (q->free) {
+		uint16_t n = q->free < VN_REFILL ? q->free : VN_REFILL;
+		struct rte_mbuf *mbufs[VN_REFILL];
+
+		if (unlikely(rte_mempool_get_bulk(q->pool, (void **)mbufs, n))) {
+			q->stats.no_mbufs++;
+			break;
+		}
+		for (uint16_t i = 0; i < n; i++) {
+			uint16_t id = in_order ? q->avail_pos : vn_queue_take_id(q);
+
+			q->mbufs[id] = mbufs[i];
+			set_desc(q, vn_buffer(q, mbufs[i]) + RTE_PKTMBUF_HEADROOM - sizeof(struct vn_hdr),
+				q->room, id, VN_DESC_WRITE);
+		}
+		q->free = (uint16_t)(q->free - n);
+		q->out = (uint16_t)(q->out + n);
+	}
+	if (q->hidden)
+		publish(q, before);
+}
+
+/* --- transmit --- */
+
+VN_INLINE void account(struct vn_queue *q, struct rte_mbuf *m, uint16_t id, uint16_t count)
+{
+	q->mbufs[id] = m;
+	q->count[id] = count;
+	q->free = (uint16_t)(q->free - count);
+	q->out++;
+}
+
+VN_INLINE void put(struct vn_queue *q, struct rte_mbuf *m, bool in_order)
+{
+	uint16_t id = in_order ? q->avail_pos : vn_queue_take_id(q);
+
+	set_desc(q, vn_buffer(q, m) + m->data_off - sizeof(struct vn_hdr),
+		m->data_len + (uint32_t)sizeof(struct vn_hdr), id, 0);
+	account(q, m, id, 1);
+}
+
+static int put_pieces(struct vn_queue *q, struct rte_mbuf *m, bool in_order)
+{
+	bool table = q->mode.indirect && m->nb_segs <= VN_INDIRECT;
+	uint16_t count = table ? 1 : (uint16_t)(1 + m->nb_segs), id, n = 0;
+	struct vn_aside *aside;
+
+	if (count > q->size)
+		return -EINVAL;
+	if (count > q->free)
+		return -ENOSPC;
+	id = in_order ? q->avail_pos : vn_queue_take_id(q);
+	aside = &q->aside[id];
+	vn_hdr_fill(&aside->hdr, m);
+	if (!table)
+		set_desc(q, vn_aside_addr(q, id), sizeof aside->hdr, id, VN_DESC_NEXT);
+	aside->table.packed[n++] = (struct vn_pdesc){vn_aside_addr(q, id), sizeof aside->hdr, 0, 0};
+	for (struct rte_mbuf *s = m; s; s = s->next) {
+		uint64_t addr = vn_buffer(q, s) + s->data_off;
+
+		if (table)
+			aside->table.packed[n++] = (struct vn_pdesc){addr, s->data_len, 0, 0};
+		else
+			set_desc(q, addr, s->data_len, id, s->next ? VN_DESC_NEXT : 0);
+	}
+	if (table)
+		set_desc(q, vn_aside_addr(q, id) + offsetof(struct vn_aside, table),
+			(uint32_t)(n * sizeof(struct vn_pdesc)), id, VN_DESC_INDIRECT);
+	q->pieces++;
+	account(q, m, id, count);
+	q->count[id] |= VN_PIECES;
+	return 0;
+}
+
+/* The buffers from the oldest to the one with this id, which the device names alone. */
+VN_INLINE void reclaim_to(struct vn_queue *q, uint16_t id)
+{
+	for (;;) {
+		uint16_t at = q->used_pos, run = 1, count;
+
+		if (likely(!q->pieces)) { /* one descriptor each */
+			run = count = (uint16_t)((id >= at ? id + 1 : q->size) - at);
+			vn_tx_free(q, &q->mbufs[at], run);
+			memset(&q->mbufs[at], 0, run * sizeof q->mbufs[0]);
+		} else
+			count = vn_tx_free_one(q, at);
+		q->free = (uint16_t)(q->free + count);
+		q->out = (uint16_t)(q->out - run);
+		advance_used(q, count);
+		if ((uint16_t)(id - at) < run)
+			return;
+	}
+}
+
+VN_INLINE void reclaim(struct vn_queue *q, bool in_order)
+{
+	while (pending(q, 1)) {
+		uint16_t id = VN_READ(q->packed.desc[q->used_pos].id), count;
+
+		if (unlikely(id >= q->size || !q->mbufs[id])) {
+			vn_queue_break(q, "used a descriptor that it did not have");
+			return;
+		}
+		if (in_order) {
+			reclaim_to(q, id);
+			continue;
+		}
+		count = vn_tx_free_one(q, id);
+		q->free = (uint16_t)(q->free + count);
+		q->out--;
+		advance_used(q, count);
+		vn_queue_give_ids(q, id, 1);
+	}
+}
+
+/* --- the modes --- */
+
+static const struct vn_ring ring = {pending, peek, take, refill, reclaim, put, put_pieces, publish};
+
+static uint16_t rx_single_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	return vn_rx_single(q, pkts, n, &ring, true);
+}
+
+static uint16_t rx_single(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	return vn_rx_single(q, pkts, n, &ring, false);
+}
+
+static uint16_t rx_merged_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	return vn_rx_merged(q, pkts, n, &ring, true);
+}
+
+static uint16_t rx_merged(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	return vn_rx_merged(q, pkts, n, &ring, false);
+}
+
+static uint16_t tx_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	return vn_tx(q, pkts, n, &ring, true);
+}
+
+static uint16_t tx(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	return vn_tx(q, pkts, n, &ring, false);
+}
+
+vn_burst *vn_packed_burst(const struct vn_queue *q)
+{
+	if (q->kind == VN_TX)
+		return q->in_order ? tx_in_order : tx;
+	if (q->mode.mergeable)
+		return q->in_order ? rx_merged_in_order : rx_merged;
+	return q->in_order ? rx_single_in_order : rx_single;
+}
+
+void vn_packed_reset(struct vn_queue *q)
+{
+	q->avail_flags = VN_DESC_AVAIL;
+	q->used_flags = OWNER;
+	q->hidden = false;
+	vn_packed_interrupt(q, q->interrupts);
+}
+
+void vn_packed_interrupt(struct vn_queue *q, bool on)
+{
+	if (on && q->event_idx) {
+		VN_WRITE(q->packed.driver->off_wrap,
+			(uint16_t)(q->used_pos | (q->used_flags & VN_DESC_USED ? VN_EVENT_WRAP : 0)));
+		vn_wmb(q);
+		VN_WRITE(q->packed.driver->flags, VN_EVENT_DESC);
+	} else
+		VN_WRITE(q->packed.driver->flags, on ? VN_EVENT_ENABLE : VN_EVENT_DISABLE);
+}

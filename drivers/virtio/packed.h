@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* packed: a packed virtqueue's own part of queue.h. */
+#ifndef SD_DRIVERS_VIRTIO_PACKED_H
+#define SD_DRIVERS_VIRTIO_PACKED_H
+
+#include "drivers/virtio/queue.h"
+
+/* What of an empty ring is not zero. */
+void vn_packed_reset(struct vn_queue *q);
+void vn_packed_interrupt(struct vn_queue *q, bool on);
+vn_burst *vn_packed_burst(const struct vn_queue *q);
+
+#endif
