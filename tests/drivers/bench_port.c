@@ -3,8 +3,8 @@
  * What a port costs without a protocol above it: two processes, one frame back and forth, then one way as
  * fast as it goes. Frames are not filled beyond their headers.
  *
- * bench_port [-m MTU] [-t SECONDS] [-g HUGEPAGES] NEAR-DEVICE FAR-DEVICE ("%s" in them is a directory for
- * sockets)
+ * bench_port [-m MTU] [-t SECONDS] [-g HUGEPAGES] [-e EAL-ARGUMENTS] [-r] NEAR-DEVICE FAR-DEVICE
+ * ("%s" in them is a directory for sockets; -r: no round trips)
  */
 #include <errno.h>
 #include <sched.h>
@@ -41,6 +41,7 @@ struct bench {
 	struct shared *shared;
 	uint64_t duration;
 	uint64_t link_due;
+	bool rates_only;
 };
 
 static struct port *open_port(const char *name, const char *device, const struct port_config *common)
@@ -253,6 +254,20 @@ static void bench_rate(struct bench *b, struct port *p, uint32_t len)
 		frames ? (double)b->shared->busy_ns / (double)frames : 0.0, (unsigned long long)refused);
 }
 
+/* Until the far end answers. */
+static void wait_for_link(struct bench *b, struct port *p)
+{
+	struct port_frame f;
+
+	b->shared->mode = ECHO;
+	if (!p->ops->tx_get(p, &f, 1))
+		exit(1);
+	fill(p, &f, SMALL);
+	while (!round_trip(b, p, &f))
+		;
+	p->ops->tx_put(p, &f, 1);
+}
+
 int main(int argc, char **argv)
 {
 	char dir[] = "/tmp/sandirect-bench-XXXXXX", device[2][256], path[64];
@@ -260,13 +275,17 @@ int main(int argc, char **argv)
 	int option;
 	pid_t pid;
 
-	while ((option = getopt(argc, argv, "m:t:g:")) != -1) {
+	while ((option = getopt(argc, argv, "m:t:g:e:r")) != -1) {
 		if (option == 'm')
 			b.cfg.mtu = (uint16_t)atoi(optarg);
 		else if (option == 't')
 			b.duration = (uint64_t)(atof(optarg) * SD_S);
 		else if (option == 'g')
 			b.cfg.hugepages = optarg;
+		else if (option == 'e')
+			b.cfg.eal_args = optarg;
+		else if (option == 'r')
+			b.rates_only = true;
 		else
 			return 2;
 	}
@@ -289,8 +308,11 @@ int main(int argc, char **argv)
 	pin(0);
 	struct port *p = open_port("near", device[0], &b.cfg);
 
-	bench_rtt(&b, p, SMALL);
-	bench_rtt(&b, p, b.cfg.mtu);
+	wait_for_link(&b, p);
+	if (!b.rates_only) {
+		bench_rtt(&b, p, SMALL);
+		bench_rtt(&b, p, b.cfg.mtu);
+	}
 	bench_rate(&b, p, SMALL);
 	bench_rate(&b, p, b.cfg.mtu + 14u);
 	b.shared->mode = QUIT;

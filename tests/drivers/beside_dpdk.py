@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Our virtio driver beside DPDK's net_virtio_user, over the same net_vhost: frames a second both ways, round trips.
+
+Usage: beside_dpdk.py BUILD_DIR [--rounds N] [--seconds S] [--only split|packed]
+
+Each round runs every contender once, in an order that changes; ratios are taken within a round. What is told is the median
+of ours by DPDK's best.
+"""
+import argparse
+import re
+import statistics
+import subprocess
+
+VHOST = "net_vhost1,iface=%s/s,client=1"
+DPDK = "net_virtio_user0,path=%s/s,server=1,queue_size=1024"
+OWN = "net_sandirect_virtio0,path=%s/s,server=1,queue_size=1024"
+CONTENDERS = {
+    "split": {
+        "ours": OWN,
+        "dpdk": DPDK + ",in_order=0",
+        "dpdk in order": DPDK + ",in_order=1",
+        "dpdk single": DPDK + ",in_order=0,mrg_rxbuf=0",
+        "dpdk vector": DPDK + ",in_order=0,mrg_rxbuf=0,vectorized=1",
+    },
+    "packed": {
+        "ours": OWN + ",packed_vq=1",
+        "dpdk": DPDK + ",packed_vq=1,in_order=0",
+        "dpdk in order": DPDK + ",packed_vq=1,in_order=1",
+        "dpdk single": DPDK + ",packed_vq=1,in_order=0,mrg_rxbuf=0",
+        "dpdk vector": DPDK + ",packed_vq=1,in_order=1,mrg_rxbuf=0,vectorized=1",
+    },
+}
+# What is asked for, and whether more is better.
+MEASURES = {"RTT 66": False, "RTT 1500": False, "rx 66": True, "rx 1514": True, "tx 66": True, "tx 1514": True}
+
+
+def bench(build, near, far, seconds, *options):
+    r = subprocess.run([str(build) + "/tests/drivers/bench_port", "-t", str(seconds), "-e", "--force-max-simd-bitwidth=512", *options,
+                        near, far], capture_output=True, text=True, timeout=60)
+    rtt = {int(n): float(v) for n, v in re.findall(r"(\d+) bytes: RTT p50 (\d+)", r.stdout)}
+    rate = {int(n): float(v) for n, v in re.findall(r"(\d+) bytes: ([\d.]+) Mpps", r.stdout)}
+    if len(rate) != 2:
+        raise SystemExit(f"{near} and {far}: {r.stderr}{r.stdout}")
+    return rtt, rate
+
+
+def measure(build, device, seconds):
+    """Rates and round trips from runs of their own: after round trips buffers are in another order in memory."""
+    rtt, _ = bench(build, device, VHOST, seconds)
+    _, sent = bench(build, device, VHOST, seconds, "-r")
+    _, received = bench(build, VHOST, device, seconds, "-r")
+    return {"RTT 66": rtt[66], "RTT 1500": rtt[1500], "rx 66": received[66], "rx 1514": received[1514], "tx 66": sent[66],
+            "tx 1514": sent[1514]}
+
+
+def report(layout, rounds):
+    print(f"{layout}: medians of {len(rounds)} rounds; us and Mpps")
+    names = list(rounds[0])
+    for m, more in MEASURES.items():
+        medians = {n: statistics.median(r[n][m] for r in rounds) for n in names}
+        best = (max if more else min)((n for n in names if n != "ours"), key=lambda n: medians[n])
+        ratio = statistics.median(r["ours"][m] / r[best][m] for r in rounds)
+        scale = 1 if more else 1e-3
+        print(f"  {m:8}  ours {medians['ours'] * scale:6.2f}  {best} {medians[best] * scale:6.2f}  ratio {ratio:.2f}   (" +
+              ", ".join(f"{n} {medians[n] * scale:.2f}" for n in names if n not in ("ours", best)) + ")")
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("build")
+    p.add_argument("--rounds", type=int, default=7)
+    p.add_argument("--seconds", type=float, default=0.2)
+    p.add_argument("--only", choices=list(CONTENDERS))
+    a = p.parse_args()
+    for layout, contenders in CONTENDERS.items():
+        if a.only and layout != a.only:
+            continue
+        rounds = []
+        names = list(contenders)
+        for i in range(a.rounds):
+            order = names[i % len(names):] + names[:i % len(names)]
+            rounds.append({n: measure(a.build, contenders[n], a.seconds) for n in order})
+        report(layout, rounds)
+
+
+if __name__ == "__main__":
+    main()
