@@ -28,6 +28,7 @@ enum {
 	POOL_CACHE = 256,
 	POOL_EXTRA = 1024, /* frames that the caller, the cache and bursts hold */
 	FRAME_EXTRA = 64,
+	VIRTIO_HEADER = 12, /* which virtio drivers put in front of a frame */
 	MAX_FRAME = 65535 - RTE_PKTMBUF_HEADROOM,
 };
 
@@ -144,7 +145,8 @@ static int configure(struct eth_port *e, const struct port_config *cfg, const st
 static int create_pool(struct eth_port *e, const char *device, unsigned descriptors)
 {
 	static _Atomic unsigned serial;
-	unsigned room = RTE_ALIGN_CEIL(e->mtu + FRAME_EXTRA, 64);
+	unsigned header = strstr(e->driver, "virtio") ? VIRTIO_HEADER : 0;
+	unsigned room = RTE_ALIGN_CEIL(e->mtu + FRAME_EXTRA + header, 64);
 	char name[32];
 
 	if (e->pool)
@@ -155,7 +157,9 @@ static int create_pool(struct eth_port *e, const char *device, unsigned descript
 		room = devargs_frame_room(device);
 	if (room > MAX_FRAME)
 		room = MAX_FRAME;
-	e->capacity = room;
+	/* The driver's header is to begin a cache line together with the frame. */
+	e->tx_off = (uint16_t)(RTE_PKTMBUF_HEADROOM + header);
+	e->capacity = room - header;
 	snprintf(name, sizeof name, "sandirect-%u", serial++);
 	e->pool = rte_pktmbuf_pool_create(name, descriptors + POOL_EXTRA, POOL_CACHE, 0,
 		(uint16_t)(room + RTE_PKTMBUF_HEADROOM), rte_eth_dev_socket_id(e->id));

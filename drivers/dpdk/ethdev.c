@@ -165,7 +165,7 @@ static unsigned eth_tx_get(struct port *p, struct port_frame *frames, unsigned n
 		}
 		for (unsigned i = 0; i < k; i++, got++) {
 			/* What the pool does not keep as a fresh mbuf has it, eth_tx sets. */
-			frames[got].data = eth_room_of(mbufs[i]) + RTE_PKTMBUF_HEADROOM;
+			frames[got].data = eth_room_of(mbufs[i]) + e->tx_off;
 			frames[got].len = e->capacity;
 			frames[got].flags = 0;
 			frames[got].handle = mbufs[i];

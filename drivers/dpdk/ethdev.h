@@ -16,6 +16,7 @@ struct eth_port {
 	struct port base;
 	uint16_t id;
 	uint32_t capacity;
+	uint16_t tx_off; /* where a frame to be sent begins in its mbuf's buffer */
 	uint32_t rx_descriptors;
 	struct rte_mempool *pool;
 	struct rte_mempool_cache *cache; /* the pool's, which the driver uses too */
