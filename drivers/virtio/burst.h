@@ -43,15 +43,15 @@ VN_INLINE bool vn_is_length(const struct vn_queue *q, uint32_t len)
 	return len - sizeof(struct vn_hdr) - 1 < q->room - sizeof(struct vn_hdr);
 }
 
-VN_INLINE struct vn_hdr *vn_rx_hdr(const struct rte_mbuf *m)
+VN_INLINE struct vn_hdr *vn_rx_hdr(const struct vn_queue *q, const struct rte_mbuf *m)
 {
-	return (struct vn_hdr *)((uint8_t *)m->buf_addr + RTE_PKTMBUF_HEADROOM) - 1;
+	return (struct vn_hdr *)((uint8_t *)m->buf_addr + q->rx_off);
 }
 
 VN_INLINE void vn_rx_finish(const struct vn_queue *q, struct rte_mbuf *m)
 {
 	if (q->mode.rx_offload)
-		vn_rx_flags(m, vn_rx_hdr(m));
+		vn_rx_flags(m, vn_rx_hdr(q, m));
 	if (unlikely(q->mode.vlan_strip))
 		rte_vlan_strip(m);
 }
@@ -84,7 +84,7 @@ VN_INLINE uint16_t vn_rx_single(struct vn_queue *q, struct rte_mbuf **pkts, uint
 		}
 		len -= sizeof(struct vn_hdr);
 		vn_rx_fill(q, m, len);
-		rte_prefetch0((uint8_t *)m->buf_addr + RTE_PKTMBUF_HEADROOM);
+		rte_prefetch0((uint8_t *)m->buf_addr + q->rx_off);
 		vn_rx_finish(q, m);
 		bytes += len;
 		pkts[got++] = m;
@@ -112,7 +112,7 @@ VN_INLINE bool vn_rx_join(struct vn_queue *q, struct rte_mbuf *first, uint16_t p
 			break;
 		}
 		vn_rx_fill(q, m, len);
-		m->data_off = RTE_PKTMBUF_HEADROOM - sizeof(struct vn_hdr); /* no header there */
+		m->data_off = q->rx_off; /* no header there */
 		last->next = m;
 		last = m;
 		first->nb_segs++;
@@ -141,7 +141,7 @@ VN_INLINE uint16_t vn_rx_merged(struct vn_queue *q, struct rte_mbuf **pkts, uint
 			vn_queue_break(q, "used a descriptor that it did not have");
 			break;
 		}
-		parts = VN_READ(vn_rx_hdr(m)->num_buffers);
+		parts = VN_READ(vn_rx_hdr(q, m)->num_buffers);
 		if (unlikely(parts - 1u >= q->size)) {
 			vn_queue_break(q, "says that a frame is in no buffer, or in too many");
 			break;

@@ -14,17 +14,17 @@ struct argument {
 
 static void set_packed(struct vn_devargs *a, unsigned long v)
 {
-	a->options.packed = v ? VN_ON : VN_OFF;
+	a->options.packed = v;
 }
 
 static void set_in_order(struct vn_devargs *a, unsigned long v)
 {
-	a->options.in_order = v ? VN_ON : VN_OFF;
+	a->options.in_order = v;
 }
 
 static void set_event_idx(struct vn_devargs *a, unsigned long v)
 {
-	a->options.event_idx = v ? VN_ON : VN_OFF;
+	a->options.event_idx = v;
 }
 
 static void set_mergeable(struct vn_devargs *a, unsigned long v)
@@ -109,7 +109,7 @@ int vn_devargs_parse(const char *name, const char *text, bool vdev, struct vn_de
 	int e = 0;
 
 	memset(out, 0, sizeof *out);
-	out->options.in_order = out->options.event_idx = VN_ON;
+	out->options.in_order = out->options.event_idx = true;
 	out->options.mergeable = VN_AUTO;
 	list = text && *text ? rte_kvargs_parse(text, NULL) : NULL;
 	if (text && *text && !list)

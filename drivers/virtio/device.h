@@ -26,7 +26,8 @@ enum vn_choice { VN_OFF, VN_ON, VN_AUTO };
 
 /* Device arguments. */
 struct vn_options {
-	enum vn_choice packed, in_order, event_idx, mergeable;
+	bool packed, in_order, event_idx;
+	enum vn_choice mergeable;
 	uint16_t pairs, queue_size; /* 0: the device's */
 	uint32_t speed;		    /* Mbit/s; 0: the device's */
 	uint8_t mac[6];
@@ -74,6 +75,8 @@ struct vn_dev {
 extern int vn_log_type;
 
 uint16_t vn_device_id(const struct vn_dev *d);
+/* Bytes of the longest frame with the ethdev's MTU. */
+uint32_t vn_device_frame(const struct vn_dev *d);
 /* Fills in what is known of the device before it is configured. */
 int vn_device_init(struct vn_dev *d);
 void vn_device_fini(struct vn_dev *d);

@@ -66,11 +66,13 @@ VN_INLINE void set_desc(struct vn_queue *q, uint64_t addr, uint32_t len, uint16_
 
 	flags |= q->avail_flags;
 	d->addr = addr;
-	d->len = len;
-	d->id = id;
 	if (likely(q->hidden)) {
-		d->flags = flags;
+		uint64_t rest = len | (uint64_t)id << 32 | (uint64_t)flags << 48;
+
+		memcpy(&d->len, &rest, sizeof rest);
 	} else {
+		d->len = len;
+		d->id = id;
 		q->first_flags = flags;
 		q->hidden = true;
 	}
@@ -142,8 +144,7 @@ VN_INLINE void refill(struct vn_queue *q, bool in_order)
 			uint16_t id = in_order ? q->avail_pos : vn_queue_take_id(q);
 
 			q->mbufs[id] = mbufs[i];
-			set_desc(q, vn_buffer(q, mbufs[i]) + RTE_PKTMBUF_HEADROOM - sizeof(struct vn_hdr),
-				q->room, id, VN_DESC_WRITE);
+			set_desc(q, vn_buffer(q, mbufs[i]) + q->rx_off, q->room, id, VN_DESC_WRITE);
 		}
 		q->free = (uint16_t)(q->free - n);
 		q->out = (uint16_t)(q->out + n);

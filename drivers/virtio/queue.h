@@ -86,7 +86,8 @@ struct vn_queue {
 	};
 	struct rte_mbuf **mbufs; /* by descriptor id; NULL: not the device's */
 	uint32_t addr_offset;	 /* of an mbuf's field that has the buffer's address for the device */
-	uint32_t room;		 /* receive: bytes of a buffer, the header included */
+	uint16_t rx_off;	 /* receive: where in an mbuf's buffer the header begins, */
+	uint32_t room;		 /* and how many bytes there are from there on */
 	uint64_t rearm;		 /* receive: an mbuf's first fields */
 	uint64_t slow_flags;	 /* transmit: of mbufs that cannot go the short way */
 

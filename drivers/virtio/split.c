@@ -77,7 +77,7 @@ VN_INLINE struct rte_mbuf *take(struct vn_queue *q, uint32_t *len, bool in_order
 VN_INLINE void offer(struct vn_queue *q, uint16_t id, struct rte_mbuf *m)
 {
 	/* Length and flags are always the same: vn_split_reset wrote them. */
-	q->split.desc[id].addr = vn_buffer(q, m) + RTE_PKTMBUF_HEADROOM - sizeof(struct vn_hdr);
+	q->split.desc[id].addr = vn_buffer(q, m) + q->rx_off;
 }
 
 /* The mbufs go straight to where they are kept, which ends at the ring's end. */
@@ -137,7 +137,10 @@ VN_INLINE void refill(struct vn_queue *q, bool in_order)
 
 VN_INLINE void set_desc(struct vn_desc *d, uint64_t addr, uint32_t len, uint16_t flags, uint16_t next)
 {
-	*d = (struct vn_desc){addr, len, flags, next};
+	uint64_t rest = len | (uint64_t)flags << 32 | (uint64_t)next << 48;
+
+	d->addr = addr;
+	memcpy(&d->len, &rest, sizeof rest);
 }
 
 VN_INLINE uint16_t pop(struct vn_queue *q, bool in_order)
