@@ -40,7 +40,8 @@ enum {
 static const struct argp_option up_options[] = {
 	{"hosts", 'n', "N", 0, "How many hosts, h1 to hN (default 2)", 0},
 	{"link", OPT_LINK, "LINK", 0,
-		"How the SAN ports are joined: vhost or memif (two hosts, shared memory), veth (frames "
+		"How the SAN ports are joined: vhost, virtio-user or memif (two hosts, shared memory), veth "
+		"(frames "
 		"through "
 		"kernel interfaces), udp (the kernel's UDP). Default vhost for two hosts, else veth",
 		0},
@@ -135,7 +136,8 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 	case OPT_LINK:
 		l->link = lab_link_parse(arg);
 		if (l->link == LAB_LINKS)
-			argp_error(state, "--link %s: there are vhost, memif, veth and udp", arg);
+			argp_error(
+				state, "--link %s: there are vhost, virtio-user, memif, veth and udp", arg);
 		return 0;
 	case OPT_MODE:
 		l->mode = lab_mode_parse(arg);
@@ -163,8 +165,9 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--cores are a daemon's: add --mode daemon");
 		if (l->miniport && (l->mode != LAB_DAEMON || l->link == LAB_UDP))
 			argp_error(state, "--miniport needs --mode daemon, and a link of its own: not udp");
-		if (l->hosts != 2 && (l->link == LAB_VHOST || l->link == LAB_MEMIF))
-			argp_error(state, "vhost and memif join two hosts; use --link veth or udp for more");
+		if (l->hosts != 2 && l->link <= LAB_MEMIF)
+			argp_error(state, "vhost, virtio-user and memif join two hosts; use --link veth or "
+					  "udp for more");
 		return 0;
 	default:
 		return parse_fault(l, key, arg, state);

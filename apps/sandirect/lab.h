@@ -22,7 +22,7 @@
 #define LAB_MAX_NAME  16
 #define LAB_FAULT_LEN 24
 
-enum lab_link { LAB_VHOST, LAB_MEMIF, LAB_VETH, LAB_UDP, LAB_LINKS };
+enum lab_link { LAB_VHOST, LAB_VIRTIO_USER, LAB_MEMIF, LAB_VETH, LAB_UDP, LAB_LINKS };
 enum lab_mode { LAB_EMBEDDED, LAB_DAEMON, LAB_MODES };
 
 struct lab {

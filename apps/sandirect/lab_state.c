@@ -9,7 +9,14 @@
 #include "config/value.h"
 #include "lab.h"
 
-static const char *const link_names[LAB_LINKS] = {"vhost", "memif", "veth", "udp"};
+/* The driver of the virtio side. */
+#ifdef SD_WITH_VIRTIO
+#define OWN_VIRTIO "net_sandirect_virtio"
+#else
+#define OWN_VIRTIO "net_virtio_user"
+#endif
+
+static const char *const link_names[LAB_LINKS] = {"vhost", "virtio-user", "memif", "veth", "udp"};
 static const char *const mode_names[LAB_MODES] = {"embedded", "daemon"};
 
 const char *lab_link_name(enum lab_link link)
@@ -131,16 +138,18 @@ int lab_state_read(struct lab *l)
 }
 
 /*
- * vhost: virtio-user is the server, because only that arrangement lets either side restart. The device names
- * carry the host's number since two processes on one machine may share EAL's runtime files.
+ * vhost: the virtio side is the server, because DPDK's driver lets either side restart in that arrangement
+ * only. The device names carry the host's number since two processes on one machine may share EAL's runtime
+ * files.
  */
 static void write_device(const struct lab *l, unsigned host, FILE *f)
 {
 	switch (l->link) {
 	case LAB_VHOST:
+	case LAB_VIRTIO_USER:
 		if (host == 1)
-			fprintf(f, "device = net_virtio_user0,path=%s/san.sock,server=1,queue_size=1024\n",
-				l->dir);
+			fprintf(f, "device = %s0,path=%s/san.sock,server=1,queue_size=1024\n",
+				l->link == LAB_VHOST ? OWN_VIRTIO : "net_virtio_user", l->dir);
 		else
 			fprintf(f, "device = net_vhost0,iface=%s/san.sock,client=1\n", l->dir);
 		break;

@@ -17,7 +17,8 @@ from tap import Skip, check, equal, main, say, scenario, until
 
 SANDIRECT = os.environ.get("E2E_SANDIRECT", "sandirect")
 NAME = f"t{os.getpid()}"
-SAN_PORT = {"vhost": ("net_virtio_user", "net_vhost"), "memif": ("net_memif", "net_memif"),
+OWN_VIRTIO = "net_sandirect_virtio" if os.environ.get("E2E_VIRTIO") else "net_virtio_user"
+SAN_PORT = {"vhost": (OWN_VIRTIO, "net_vhost"), "virtio-user": ("net_virtio_user", "net_vhost"), "memif": ("net_memif", "net_memif"),
             "veth": ("net_af_packet", "net_af_packet"), "udp": ("udp", "udp")}
 # Sends a line each way over every address that the two hosts share.
 TALK = r"""
@@ -144,6 +145,11 @@ def each_link(link, hosts):
 @scenario
 def vhost():
     each_link("vhost", 2)
+
+
+@scenario
+def virtio_user():
+    each_link("virtio-user", 2)
 
 
 @scenario
