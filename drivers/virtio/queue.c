@@ -5,9 +5,9 @@
 #include <linux/membarrier.h>
 #include <rte_cycles.h>
 #include <rte_errno.h>
-#include <rte_malloc.h>
 #include <rte_pause.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -165,12 +165,31 @@ static int reserve(struct vn_queue *q, int node)
 	return 0;
 }
 
+/* Not from EAL's heap, all of which a device may have mapped. */
+static void *private_memory(size_t bytes)
+{
+	void *p = aligned_alloc(RTE_CACHE_LINE_SIZE, RTE_ALIGN_CEIL(bytes, RTE_CACHE_LINE_SIZE));
+
+	return p ? memset(p, 0, bytes) : NULL;
+}
+
+static int get_memory(struct vn_queue *q, int node)
+{
+	q->mbufs = private_memory(q->ring_size * sizeof *q->mbufs);
+	q->next = private_memory(q->ring_size * sizeof *q->next);
+	q->count = private_memory(q->ring_size * sizeof *q->count);
+	return q->mbufs && q->next && q->count ? reserve(q, node) : -ENOMEM;
+}
+
 struct vn_queue *vn_queue_new(struct vn_dev *dev, enum vn_kind kind, uint16_t index, uint16_t size, int node)
 {
-	struct vn_queue *q = rte_zmalloc_socket("virtqueue", sizeof *q, RTE_CACHE_LINE_SIZE, node);
+	struct vn_queue *q = private_memory(sizeof *q);
+	int e;
 
-	if (!q)
-		goto no_memory;
+	if (!q) {
+		rte_errno = ENOMEM;
+		return NULL;
+	}
 	q->dev = dev;
 	q->notify = dev->bus->notify;
 	q->kind = kind;
@@ -178,23 +197,13 @@ struct vn_queue *vn_queue_new(struct vn_dev *dev, enum vn_kind kind, uint16_t in
 	q->size = q->ring_size = size;
 	q->kick_fd = q->call_fd = -1;
 	q->burst = no_burst;
-	q->mbufs = rte_zmalloc_socket("virtqueue mbufs", size * sizeof *q->mbufs, RTE_CACHE_LINE_SIZE, node);
-	q->next = rte_zmalloc_socket("virtqueue ids", 2 * size * sizeof *q->next, RTE_CACHE_LINE_SIZE, node);
-	if (!q->mbufs || !q->next)
-		goto no_memory;
-	q->count = q->next + size;
-	if (reserve(q, node)) {
-		int e = rte_errno;
-
+	e = get_memory(q, node);
+	if (e) {
 		vn_queue_free(q);
-		rte_errno = e;
+		rte_errno = -e;
 		return NULL;
 	}
 	return q;
-no_memory:
-	vn_queue_free(q);
-	rte_errno = ENOMEM;
-	return NULL;
 }
 
 void vn_queue_empty(struct vn_queue *q)
@@ -213,10 +222,10 @@ void vn_queue_free(struct vn_queue *q)
 	if (q->dev->bus->queue_free)
 		q->dev->bus->queue_free(q);
 	rte_memzone_free(q->zone);
-	rte_free(q->mbufs);
-	rte_free(q->next);
-	rte_free(q->rxconf);
-	rte_free(q);
+	free(q->mbufs);
+	free(q->next);
+	free(q->count);
+	free(q);
 }
 
 static void lay_out(struct vn_queue *q)

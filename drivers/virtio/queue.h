@@ -123,7 +123,6 @@ struct vn_queue {
 	uint16_t refill_below;
 	int kick_fd, call_fd;
 	bool broken, interrupts;
-	struct rte_eth_rxconf *rxconf;
 } __rte_cache_aligned;
 
 /* Memory for a queue of up to size descriptors (a power of two), shared with the device; name is a memzone's.
