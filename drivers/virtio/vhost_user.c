@@ -12,9 +12,9 @@
 #include <rte_alarm.h>
 #include <rte_eal_memconfig.h>
 #include <rte_interrupts.h>
-#include <rte_malloc.h>
 #include <rte_memory.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -571,7 +571,7 @@ static void vu_close(struct vn_dev *d)
 		unlink(u->at.sun_path);
 	}
 	pthread_mutex_destroy(&u->io);
-	rte_free(u);
+	free(u);
 	d->bus_data = NULL;
 }
 
@@ -631,7 +631,7 @@ int vn_vhost_user_open(struct vn_dev *d, const char *path, bool server)
 
 	if (strlen(path) >= sizeof u->at.sun_path)
 		return -EINVAL;
-	u = rte_zmalloc("vhost-user", sizeof *u, 0);
+	u = calloc(1, sizeof *u);
 	if (!u)
 		return -ENOMEM;
 	u->d = d;
