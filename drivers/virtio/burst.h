@@ -52,7 +52,7 @@ VN_INLINE void vn_rx_finish(const struct vn_queue *q, struct rte_mbuf *m)
 {
 	if (q->mode.rx_offload)
 		vn_rx_flags(m, vn_rx_hdr(q, m));
-	if (unlikely(q->mode.vlan_strip))
+	if (unlikely(q->mode.vlan_strip) && m->data_len >= RTE_ETHER_HDR_LEN + RTE_VLAN_HLEN)
 		rte_vlan_strip(m);
 }
 
@@ -163,7 +163,7 @@ VN_INLINE uint16_t vn_rx_merged(struct vn_queue *q, struct rte_mbuf **pkts, uint
 		vn_rx_fill(q, m, len);
 		if (parts > 1 && !vn_rx_join(q, m, parts, ring, in_order))
 			continue;
-		if (unlikely(!len)) {
+		if (unlikely(!len || m->pkt_len > q->longest)) {
 			q->stats.errors++;
 			rte_pktmbuf_free(m);
 			continue;
@@ -200,7 +200,7 @@ static __rte_noinline int vn_tx_other(
 VN_INLINE uint16_t vn_tx(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n, const struct vn_ring *ring,
 	const bool in_order)
 {
-	uint16_t before = q->avail_pos, done = 0;
+	uint16_t before = q->avail_pos, done = 0, failed = 0;
 	uint64_t bytes = 0;
 
 	if (q->free < q->reclaim_below || q->free < n)
@@ -229,17 +229,18 @@ VN_INLINE uint16_t vn_tx(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n,
 				break;
 			}
 			if (unlikely(e)) {
-				q->stats.errors++;
+				failed++;
 				rte_pktmbuf_free(m);
 				continue;
 			}
 		}
-		q->stats.packets++;
 		bytes += len;
 	}
+	q->stats.packets += (uint16_t)(done - failed);
+	q->stats.errors += failed;
 	q->stats.bytes += bytes;
 	q->stats.full += done < n;
-	if (done)
+	if (done > failed)
 		ring->publish(q, before);
 	return done;
 }

@@ -22,6 +22,34 @@ uint32_t vn_device_frame(const struct vn_dev *d)
 	return d->data->mtu + RTE_ETHER_HDR_LEN + RTE_VLAN_HLEN;
 }
 
+uint32_t vn_device_longest(const struct vn_dev *d)
+{
+	return d->data->dev_conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_TCP_LRO ? UINT16_MAX + RTE_ETHER_HDR_LEN
+									      : vn_device_frame(d);
+}
+
+/* --- the lock --- */
+
+void vn_device_setup(struct vn_dev *d)
+{
+	pthread_mutex_init(&d->lock, NULL);
+}
+
+void vn_device_lock(struct vn_dev *d)
+{
+	pthread_mutex_lock(&d->lock);
+}
+
+void vn_device_unlock(struct vn_dev *d)
+{
+	bool news = d->link_news && d->data->dev_conf.intr_conf.lsc;
+
+	d->link_news = false;
+	pthread_mutex_unlock(&d->lock);
+	if (news)
+		rte_eth_dev_callback_process(d->eth, RTE_ETH_EVENT_INTR_LSC, NULL);
+}
+
 /* --- negotiation --- */
 
 uint64_t vn_device_wanted(const struct vn_dev *d, uint64_t rx_offloads, uint64_t tx_offloads)
@@ -85,15 +113,15 @@ static int negotiate(struct vn_dev *d)
 		wanted |= VN_BIT(VN_F_MQ);
 	f = d->offered & wanted;
 	if (!(f & VN_BIT(VN_F_VERSION_1))) {
-		VN_LOG(ERR, d, "the device has no virtio 1.x interface");
+		VN_COMPLAIN(d, "the device has no virtio 1.x interface");
 		return -ENOTSUP;
 	}
 	if (d->pairs > 1 && !(f & VN_BIT(VN_F_MQ))) {
-		VN_LOG(ERR, d, "%u queues each way are configured, and the device has one", d->pairs);
+		VN_COMPLAIN(d, "%u queues each way are configured, and the device has one", d->pairs);
 		return -ENOTSUP;
 	}
 	if (wanted & segmenting & ~f) {
-		VN_LOG(ERR, d, "the device cannot segment, as the port is configured to");
+		VN_COMPLAIN(d, "the device cannot segment, as the port is configured to");
 		return -ENOTSUP;
 	}
 	if (!(f & VN_BIT(VN_F_CTRL_VQ)))
@@ -105,7 +133,7 @@ static int negotiate(struct vn_dev *d)
 	if (e)
 		return e;
 	if (!(d->bus->status(d) & VN_S_FEATURES_OK)) {
-		VN_LOG(ERR, d, "the device refuses features %#llx of those that it offers",
+		VN_COMPLAIN(d, "the device refuses features %#llx of those that it offers",
 			(unsigned long long)f);
 		return -ENOTSUP;
 	}
@@ -181,7 +209,7 @@ static int queue_up(struct vn_dev *d, struct vn_queue *q)
 	uint16_t most = d->bus->queue_size(d, q->index), size = q->ring_size;
 
 	if (!most) {
-		VN_LOG(ERR, d, "the device has no queue %u", q->index);
+		VN_COMPLAIN(d, "the device has no queue %u", q->index);
 		return -ENOTSUP;
 	}
 	while (size > most)
@@ -292,17 +320,24 @@ static void retry(void *arg)
 {
 	struct vn_dev *d = arg;
 
-	pthread_mutex_lock(&d->lock);
+	vn_device_lock(d);
 	__atomic_store_n(&d->retrying, false, __ATOMIC_RELEASE);
 	recover(d);
-	pthread_mutex_unlock(&d->lock);
+	vn_device_unlock(d);
 }
 
 int vn_device_start(struct vn_dev *d)
 {
 	int e;
 
-	pthread_mutex_lock(&d->lock);
+	for (unsigned i = 0; i < d->data->nb_rx_queues; i++)
+		if (!d->data->rx_queues[i])
+			return -EINVAL;
+	for (unsigned i = 0; i < d->data->nb_tx_queues; i++)
+		if (!d->data->tx_queues[i])
+			return -EINVAL;
+	vn_device_lock(d);
+	d->told = false;
 	d->pairs = RTE_MAX(d->data->nb_rx_queues, d->data->nb_tx_queues);
 	e = make_spares(d);
 	if (!e && d->data->dev_conf.intr_conf.rxq)
@@ -318,13 +353,13 @@ int vn_device_start(struct vn_dev *d)
 		free_spares(d);
 	d->started = d->admin_up = !e;
 	vn_device_link(d);
-	pthread_mutex_unlock(&d->lock);
+	vn_device_unlock(d);
 	return e;
 }
 
 void vn_device_stop(struct vn_dev *d)
 {
-	pthread_mutex_lock(&d->lock);
+	vn_device_lock(d);
 	d->started = false;
 	take_down(d);
 	each_queue(d, vn_queue_empty);
@@ -332,7 +367,7 @@ void vn_device_stop(struct vn_dev *d)
 	if (d->data->dev_conf.intr_conf.rxq)
 		d->bus->interrupts_down(d);
 	vn_device_link(d);
-	pthread_mutex_unlock(&d->lock);
+	vn_device_unlock(d);
 }
 
 /* --- events --- */
@@ -402,8 +437,7 @@ bool vn_device_link(struct vn_dev *d)
 	link.link_speed = link.link_status ? speed(d) : RTE_ETH_SPEED_NUM_NONE;
 	if (rte_eth_linkstatus_set(d->eth, &link))
 		return false;
-	if (d->data->dev_conf.intr_conf.lsc)
-		rte_eth_dev_callback_process(d->eth, RTE_ETH_EVENT_INTR_LSC, NULL);
+	d->link_news = true;
 	return true;
 }
 
@@ -440,21 +474,15 @@ static void learn_config(struct vn_dev *d)
 
 int vn_device_init(struct vn_dev *d)
 {
-	pthread_mutexattr_t attr;
 	int e;
 
-	/* The owner may ask for the link from within a callback that tells it of the link. */
-	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
-	pthread_mutex_init(&d->lock, &attr);
-	pthread_mutexattr_destroy(&attr);
-	pthread_mutex_lock(&d->lock);
+	vn_device_lock(d);
 	e = d->bus->features(d, &d->offered);
 	if (!e || e == -ENOTCONN) {
 		learn_config(d);
 		e = 0;
 	}
-	pthread_mutex_unlock(&d->lock);
+	vn_device_unlock(d);
 	return e;
 }
 
@@ -462,10 +490,10 @@ void vn_device_fini(struct vn_dev *d)
 {
 	d->bus->quiet(d);
 	rte_eal_alarm_cancel(retry, d);
-	pthread_mutex_lock(&d->lock);
+	vn_device_lock(d);
 	vn_control_free(d);
 	free_spares(d);
 	d->bus->close(d);
-	pthread_mutex_unlock(&d->lock);
+	vn_device_unlock(d);
 	pthread_mutex_destroy(&d->lock);
 }

@@ -3,7 +3,8 @@
  * device: a virtio network device, from its reset to its traffic: negotiation, queues, commands, and getting
  * back to work after the device has gone, asked for a reset or broken the rules.
  *
- * Calls take the device's lock; they come from the ethdev's owner and from the thread that handles events.
+ * Calls come from the ethdev's owner and from the thread that handles events. Start, stop, init and fini take
+ * the device's lock, all others are made with it.
  */
 #ifndef SD_DRIVERS_VIRTIO_DEVICE_H
 #define SD_DRIVERS_VIRTIO_DEVICE_H
@@ -55,6 +56,7 @@ struct vn_dev {
 	bool admin_up;
 	bool retrying;	/* an alarm is set */
 	bool told;	/* why it does not run */
+	bool link_news; /* that the owner has not been told of */
 	uint16_t pairs; /* in use */
 	uint16_t pairs_max, mtu_max;
 	uint16_t device_pairs; /* that the device has: its control queue comes behind them */
@@ -72,7 +74,19 @@ struct vn_dev {
 
 #define VN_LOG(level, d, fmt, ...)                                                                           \
 	rte_log(RTE_LOG_##level, vn_log_type, "%s: " fmt "\n", (d)->data->name, ##__VA_ARGS__)
+/* What keeps the device from running: once, not at each attempt. */
+#define VN_COMPLAIN(d, ...)                                                                                  \
+	do {                                                                                                 \
+		if (!(d)->told)                                                                              \
+			VN_LOG(ERR, d, __VA_ARGS__);                                                         \
+	} while (0)
 extern int vn_log_type;
+
+/* Once, before the bus may have events. */
+void vn_device_setup(struct vn_dev *d);
+void vn_device_lock(struct vn_dev *d);
+/* Also tells the owner what has become of the link, who may call anything in turn. */
+void vn_device_unlock(struct vn_dev *d);
 
 uint16_t vn_device_id(const struct vn_dev *d);
 /* Bytes of the longest frame with the ethdev's MTU. */
@@ -94,7 +108,10 @@ void vn_device_config_changed(struct vn_dev *d);
 /* For a queue, from a burst. */
 void vn_device_broke(struct vn_dev *d, struct vn_queue *q, const char *what);
 
-/* Reads the link and tells the ethdev; true if it changed. */
+/* Bytes of the longest frame that is to be received. */
+uint32_t vn_device_longest(const struct vn_dev *d);
+
+/* Reads the link; true if it changed. */
 bool vn_device_link(struct vn_dev *d);
 
 static inline bool vn_has(const struct vn_dev *d, unsigned feature)

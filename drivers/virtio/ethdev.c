@@ -35,7 +35,7 @@ static uint64_t rx_capa(const struct vn_dev *d)
 		capa |= RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 	if ((d->offered & VN_BIT(VN_F_GUEST_TSO4)) && (d->offered & VN_BIT(VN_F_GUEST_TSO6)))
 		capa |= RTE_ETH_RX_OFFLOAD_TCP_LRO;
-	if (d->bus->unfiltered || (d->offered & VN_BIT(VN_F_CTRL_VLAN)))
+	if (d->offered & VN_BIT(VN_F_CTRL_VLAN))
 		capa |= RTE_ETH_RX_OFFLOAD_VLAN_FILTER;
 	return capa;
 }
@@ -76,7 +76,8 @@ static int infos_get(struct rte_eth_dev *eth, struct rte_eth_dev_info *info)
 	info->rx_offload_capa = rx_capa(d);
 	info->tx_offload_capa = tx_capa(d);
 	info->rx_desc_lim = info->tx_desc_lim = lim;
-	info->default_rxportconf.ring_size = info->default_txportconf.ring_size = QUEUE_DEFAULT;
+	info->default_rxportconf.ring_size = info->default_txportconf.ring_size =
+		d->options.queue_size ? d->options.queue_size : QUEUE_DEFAULT;
 	info->default_rxportconf.nb_queues = info->default_txportconf.nb_queues = 1;
 	return 0;
 }
@@ -100,12 +101,10 @@ static int configure(struct rte_eth_dev *eth)
 	return 0;
 }
 
-static uint16_t power_of_two(const struct vn_dev *d, uint16_t n)
+static uint16_t power_of_two(uint16_t n)
 {
 	uint16_t size = QUEUE_MIN;
 
-	if (!n)
-		n = d->options.queue_size ? d->options.queue_size : QUEUE_DEFAULT;
 	while (size < n && size < VN_QUEUE_MAX)
 		size = (uint16_t)(size * 2);
 	return size;
@@ -119,7 +118,7 @@ static int rx_queue_setup(struct rte_eth_dev *eth, uint16_t index, uint16_t n, u
 
 	if (conf->rx_deferred_start)
 		return -EINVAL;
-	q = vn_queue_new(d, VN_RX, (uint16_t)(2 * index), power_of_two(d, n), (int)node);
+	q = vn_queue_new(d, VN_RX, (uint16_t)(2 * index), power_of_two(n), (int)node);
 	if (!q)
 		return -rte_errno;
 	q->pool = pool;
@@ -143,7 +142,7 @@ static int tx_queue_setup(
 
 	if (conf->tx_deferred_start)
 		return -EINVAL;
-	q = vn_queue_new(d, VN_TX, (uint16_t)(2 * index + 1), power_of_two(d, n), (int)node);
+	q = vn_queue_new(d, VN_TX, (uint16_t)(2 * index + 1), power_of_two(n), (int)node);
 	if (!q)
 		return -rte_errno;
 	q->fast_free =
@@ -218,9 +217,9 @@ static int link_update(struct rte_eth_dev *eth, int wait)
 	struct vn_dev *d = dev_of(eth);
 	bool changed;
 
-	pthread_mutex_lock(&d->lock);
+	vn_device_lock(d);
 	changed = vn_device_link(d);
-	pthread_mutex_unlock(&d->lock);
+	vn_device_unlock(d);
 	return changed ? 0 : -1;
 }
 
@@ -228,10 +227,10 @@ static int set_admin(struct rte_eth_dev *eth, bool up)
 {
 	struct vn_dev *d = dev_of(eth);
 
-	pthread_mutex_lock(&d->lock);
+	vn_device_lock(d);
 	d->admin_up = up;
 	vn_device_link(d);
-	pthread_mutex_unlock(&d->lock);
+	vn_device_unlock(d);
 	return 0;
 }
 
@@ -253,7 +252,7 @@ static int mtu_set(struct rte_eth_dev *eth, uint16_t mtu)
 	if (!d->running) /* buffers are looked at when it starts */
 		return 0;
 	for (unsigned i = 0; i < eth->data->nb_rx_queues; i++) {
-		const struct vn_queue *q = eth->data->rx_queues[i];
+		struct vn_queue *q = eth->data->rx_queues[i];
 
 		if (!q->mode.mergeable && frame + sizeof(struct vn_hdr) > q->room) {
 			VN_LOG(ERR, d,
@@ -261,6 +260,7 @@ static int mtu_set(struct rte_eth_dev *eth, uint16_t mtu)
 				mtu, q->room - sizeof(struct vn_hdr));
 			return -EBUSY;
 		}
+		q->longest = RTE_MAX(q->longest, frame);
 	}
 	return 0;
 }
@@ -272,12 +272,12 @@ static int set_rx_mode(struct rte_eth_dev *eth, bool *mode, bool on)
 	struct vn_dev *d = dev_of(eth);
 	int e;
 
-	pthread_mutex_lock(&d->lock);
+	vn_device_lock(d);
 	*mode = on;
 	e = vn_control_rx_mode(d);
 	if (e)
 		*mode = !on;
-	pthread_mutex_unlock(&d->lock);
+	vn_device_unlock(d);
 	return e;
 }
 
@@ -311,13 +311,13 @@ static int send_macs(struct rte_eth_dev *eth, unsigned index, const struct rte_e
 
 	if (index >= VN_MACS_MAX)
 		return -EINVAL;
-	pthread_mutex_lock(&d->lock);
+	vn_device_lock(d);
 	old = d->macs[index];
 	d->macs[index] = mac ? *mac : none;
 	e = vn_control_macs(d);
 	if (e)
 		d->macs[index] = old;
-	pthread_mutex_unlock(&d->lock);
+	vn_device_unlock(d);
 	return e;
 }
 
@@ -341,13 +341,13 @@ static int vlan_filter_set(struct rte_eth_dev *eth, uint16_t id, int on)
 	struct vn_dev *d = dev_of(eth);
 	int e;
 
-	pthread_mutex_lock(&d->lock);
+	vn_device_lock(d);
 	e = vn_control_vlan(d, id, on);
 	if (!e && on)
 		d->vlans[id / 64] |= 1ull << id % 64;
 	else if (!e)
 		d->vlans[id / 64] &= ~(1ull << id % 64);
-	pthread_mutex_unlock(&d->lock);
+	vn_device_unlock(d);
 	return e;
 }
 
@@ -360,9 +360,12 @@ static int vlan_offload_set(struct rte_eth_dev *eth, int mask)
 		!(rx_capa(d) & RTE_ETH_RX_OFFLOAD_VLAN_FILTER))
 		return -ENOTSUP;
 	if (mask & RTE_ETH_VLAN_STRIP_MASK)
-		for (unsigned i = 0; i < eth->data->nb_rx_queues; i++)
-			((struct vn_queue *)eth->data->rx_queues[i])->mode.vlan_strip =
-				offloads & RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
+		for (unsigned i = 0; i < eth->data->nb_rx_queues; i++) {
+			struct vn_queue *q = eth->data->rx_queues[i];
+
+			if (q)
+				q->mode.vlan_strip = offloads & RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
+		}
 	return 0;
 }
 
@@ -443,8 +446,10 @@ int vn_ethdev_init(struct rte_eth_dev *eth)
 
 	vn_queue_prepare();
 	e = vn_device_init(d);
-	if (e)
+	if (e) {
+		vn_device_fini(d);
 		return e;
+	}
 	eth->data->mac_addrs = rte_zmalloc("vn macs", VN_MACS_MAX * sizeof *eth->data->mac_addrs, 0);
 	if (!eth->data->mac_addrs) {
 		vn_device_fini(d);

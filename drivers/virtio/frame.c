@@ -24,6 +24,21 @@ static int checksum(struct rte_mbuf *m)
 	return 0;
 }
 
+/* Others may refer to the data, who want them as they are. */
+static int make_own(struct rte_mbuf **m)
+{
+	struct rte_mbuf *copy;
+
+	if (rte_mbuf_refcnt_read(*m) == 1 && RTE_MBUF_DIRECT(*m))
+		return 0;
+	copy = rte_pktmbuf_copy(*m, (*m)->pool, 0, UINT32_MAX);
+	if (!copy)
+		return -ENOMEM;
+	rte_pktmbuf_free(*m);
+	*m = copy;
+	return 0;
+}
+
 int vn_tx_fix(const struct vn_queue *q, struct rte_mbuf **m)
 {
 	uint64_t flags = (*m)->ol_flags, l4 = flags & RTE_MBUF_F_TX_L4_MASK;
@@ -33,7 +48,7 @@ int vn_tx_fix(const struct vn_queue *q, struct rte_mbuf **m)
 	if ((flags & RTE_MBUF_F_TX_VLAN) && rte_vlan_insert(m))
 		return -EINVAL;
 	if (!q->mode.tx_csum && (l4 == RTE_MBUF_F_TX_TCP_CKSUM || l4 == RTE_MBUF_F_TX_UDP_CKSUM))
-		return checksum(*m);
+		return make_own(m) ? -ENOMEM : checksum(*m);
 	return 0;
 }
 

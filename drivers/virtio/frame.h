@@ -71,7 +71,7 @@ static inline void vn_hdr_fill(struct vn_hdr *h, const struct rte_mbuf *m)
 }
 
 /* Makes of m what the device can send: VLAN tag inserted, checksum finished here if the device cannot.
- * -EINVAL: there is no such frame; -ENOTSUP: the device cannot segment. */
+ * -EINVAL: there is no such frame; -ENOTSUP: the device cannot segment; -ENOMEM: no mbuf for a copy. */
 int vn_tx_fix(const struct vn_queue *q, struct rte_mbuf **m);
 /* The ethdev's tx_prepare. */
 uint16_t vn_tx_prepare(void *queue, struct rte_mbuf **pkts, uint16_t n);

@@ -294,16 +294,23 @@ void vn_packed_reset(struct vn_queue *q)
 	q->avail_flags = VN_DESC_AVAIL;
 	q->used_flags = OWNER;
 	q->hidden = false;
-	vn_packed_interrupt(q, q->interrupts);
+	vn_packed_interrupt(q, q->interrupts, 0);
 }
 
-void vn_packed_interrupt(struct vn_queue *q, bool on)
+void vn_packed_interrupt(struct vn_queue *q, bool on, uint16_t ahead)
 {
-	if (on && q->event_idx) {
-		VN_WRITE(q->packed.driver->off_wrap,
-			(uint16_t)(q->used_pos | (q->used_flags & VN_DESC_USED ? VN_EVENT_WRAP : 0)));
-		vn_wmb(q);
-		VN_WRITE(q->packed.driver->flags, VN_EVENT_DESC);
-	} else
+	uint16_t at = (uint16_t)(q->used_pos + ahead),
+		 wrap = q->used_flags & VN_DESC_USED ? VN_EVENT_WRAP : 0;
+
+	if (!on || !q->event_idx) {
 		VN_WRITE(q->packed.driver->flags, on ? VN_EVENT_ENABLE : VN_EVENT_DISABLE);
+		return;
+	}
+	if (at >= q->size) {
+		at = (uint16_t)(at - q->size);
+		wrap ^= VN_EVENT_WRAP;
+	}
+	VN_WRITE(q->packed.driver->off_wrap, (uint16_t)(at | wrap));
+	vn_wmb(q);
+	VN_WRITE(q->packed.driver->flags, VN_EVENT_DESC);
 }

@@ -7,7 +7,8 @@
 
 /* What of an empty ring is not zero. */
 void vn_packed_reset(struct vn_queue *q);
-void vn_packed_interrupt(struct vn_queue *q, bool on);
+/* On: from the buffer on that comes after ahead others. */
+void vn_packed_interrupt(struct vn_queue *q, bool on, uint16_t ahead);
 vn_burst *vn_packed_burst(const struct vn_queue *q);
 
 #endif

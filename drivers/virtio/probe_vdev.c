@@ -20,6 +20,7 @@ static int open_device(struct rte_eth_dev *eth, const char *name, const char *ar
 		return -EINVAL;
 	}
 	d->options = a.options;
+	vn_device_setup(d);
 	if (rte_is_zero_ether_addr((struct rte_ether_addr *)d->options.mac))
 		rte_eth_random_addr(d->options.mac);
 	e = vn_vhost_user_open(d, a.path, a.server);

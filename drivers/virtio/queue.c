@@ -25,6 +25,8 @@
  * sides; that of the burst is left to membarrier(2), which has the kernel put it there when somebody stops a
  * queue. */
 
+enum { ASKING = 4 }; /* attempts, while frames keep coming */
+
 static bool kernel_barrier;
 
 void vn_queue_prepare(void)
@@ -123,16 +125,34 @@ uint32_t vn_queue_waiting(const struct vn_queue *q)
 	return n;
 }
 
+/* The device is to signal the next buffer after those that it has used already, which may be more every time
+ * one looks. */
+static void ask_for_interrupt(struct vn_queue *q)
+{
+	for (unsigned i = 0; i < ASKING; i++) {
+		uint32_t waiting = vn_queue_waiting(q);
+
+		if (q->mode.packed)
+			vn_packed_interrupt(q, true, (uint16_t)waiting);
+		else
+			vn_split_interrupt(q, true, (uint16_t)waiting);
+		vn_mb(q);
+		if (vn_queue_waiting(q) == waiting)
+			return;
+	}
+}
+
 void vn_queue_interrupt(struct vn_queue *q, bool on)
 {
 	q->interrupts = on; /* also for when the ring is laid out */
 	if (!enter(q))
 		return;
-	if (q->mode.packed)
-		vn_packed_interrupt(q, on);
+	if (on)
+		ask_for_interrupt(q);
+	else if (q->mode.packed)
+		vn_packed_interrupt(q, false, 0);
 	else
-		vn_split_interrupt(q, on);
-	vn_mb(q);
+		vn_split_interrupt(q, false, 0);
 	leave(q);
 }
 
@@ -263,6 +283,7 @@ static void learn_pool(struct vn_queue *q)
 	m.data_off = data;
 	rte_mbuf_refcnt_set(&m, 1);
 	q->rearm = vn_fields(&m);
+	q->longest = vn_device_longest(q->dev);
 	q->rx_off = (uint16_t)(data - sizeof(struct vn_hdr));
 	q->room = bytes - q->rx_off;
 }
@@ -286,7 +307,8 @@ void vn_queue_reset(struct vn_queue *q, uint16_t size, const struct vn_queue_mod
 		mode->physical ? offsetof(struct rte_mbuf, buf_iova) : offsetof(struct rte_mbuf, buf_addr);
 	q->slow_flags = VN_TX_SLOW | (mode->tx_csum ? 0 : RTE_MBUF_F_TX_L4_MASK);
 	q->broken = false;
-	if (q->kind == VN_RX)
+	q->room = 0;
+	if (q->pool)
 		learn_pool(q);
 	lay_out(q);
 	if (mode->packed)

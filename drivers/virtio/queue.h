@@ -88,8 +88,9 @@ struct vn_queue {
 	uint32_t addr_offset;	 /* of an mbuf's field that has the buffer's address for the device */
 	uint16_t rx_off;	 /* receive: where in an mbuf's buffer the header begins, */
 	uint32_t room;		 /* and how many bytes there are from there on */
-	uint64_t rearm;		 /* receive: an mbuf's first fields */
-	uint64_t slow_flags;	 /* transmit: of mbufs that cannot go the short way */
+	uint32_t longest;    /* receive: of frames in several buffers, those that are longer are dropped */
+	uint64_t rearm;	     /* receive: an mbuf's first fields */
+	uint64_t slow_flags; /* transmit: of mbufs that cannot go the short way */
 
 	/* written in each burst */
 	uint16_t avail_pos, used_pos;	  /* split: they run freely; packed: places in the ring */

@@ -302,12 +302,13 @@ void vn_split_reset(struct vn_queue *q)
 			q->split.desc[i] = (struct vn_desc){0, q->room, VN_DESC_WRITE, 0};
 		q->split.avail->ring[i] = (uint16_t)i;
 	}
-	vn_split_interrupt(q, q->interrupts);
+	vn_split_interrupt(q, q->interrupts, 0);
 }
 
-void vn_split_interrupt(struct vn_queue *q, bool on)
+void vn_split_interrupt(struct vn_queue *q, bool on, uint16_t ahead)
 {
-	if (q->event_idx) /* 32768 buffers from now at the earliest, when nobody waits */
-		VN_WRITE(*vn_split_used_event(q), (uint16_t)(on ? q->used_pos : q->used_pos - 1));
-	VN_WRITE(q->split.avail->flags, on ? 0 : VN_AVAIL_NO_INTERRUPT);
+	if (q->event_idx) /* off: one that has passed, so not before 65536 more */
+		VN_WRITE(*vn_split_used_event(q), (uint16_t)(on ? q->used_pos + ahead : q->used_pos - 1));
+	else
+		VN_WRITE(q->split.avail->flags, on ? 0 : VN_AVAIL_NO_INTERRUPT);
 }

@@ -17,7 +17,8 @@ static inline uint16_t *vn_split_avail_event(const struct vn_queue *q)
 
 /* What of an empty ring is not zero. */
 void vn_split_reset(struct vn_queue *q);
-void vn_split_interrupt(struct vn_queue *q, bool on);
+/* On: from the buffer on that comes after ahead others. */
+void vn_split_interrupt(struct vn_queue *q, bool on, uint16_t ahead);
 vn_burst *vn_split_burst(const struct vn_queue *q);
 
 #endif

@@ -2,6 +2,8 @@
 #include "drivers/virtio/vhost_msg.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <rte_cycles.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,6 +15,7 @@ enum {
 	VERSION_MASK = 3,
 	REPLY = 1 << 2,
 	NEED_REPLY = 1 << 3,
+	PATIENCE_S = 2, /* for an answer */
 };
 
 int vn_vhost_send(int fd, struct vn_vhost_msg *m, const int *fds, unsigned n)
@@ -40,27 +43,41 @@ int vn_vhost_send(int fd, struct vn_vhost_msg *m, const int *fds, unsigned n)
 	return sent == (ssize_t)iov.iov_len ? 0 : -ENOTCONN;
 }
 
-/* All of it, or what the socket's patience allows. Descriptors that come with it are not taken. */
-static bool read_all(int fd, void *to, size_t len)
+static int ms_until(uint64_t deadline)
+{
+	uint64_t now = rte_get_timer_cycles();
+
+	return now >= deadline ? 0 : (int)((deadline - now) * 1000 / rte_get_timer_hz()) + 1;
+}
+
+/* All of it, before the deadline. Descriptors that come with it are not taken. */
+static bool read_all(int fd, void *to, size_t len, uint64_t deadline)
 {
 	size_t got = 0;
 
 	while (got < len) {
-		ssize_t n = recv(fd, (uint8_t *)to + got, len - got, 0);
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		ssize_t n = recv(fd, (uint8_t *)to + got, len - got, MSG_DONTWAIT);
 
-		if (n < 0 && errno == EINTR)
+		if (n > 0) {
+			got += (size_t)n;
 			continue;
-		if (n <= 0)
+		}
+		if (!n || (errno != EAGAIN && errno != EINTR))
 			return false;
-		got += (size_t)n;
+		if (!ms_until(deadline) || (poll(&p, 1, ms_until(deadline)) < 0 && errno != EINTR))
+			return false;
 	}
 	return true;
 }
 
 int vn_vhost_receive(int fd, uint32_t request, uint32_t size, struct vn_vhost_msg *m)
 {
-	if (!read_all(fd, m, HEADER) || m->request != request || m->size != size ||
-		(m->flags & (VERSION_MASK | REPLY)) != (VERSION | REPLY) || !read_all(fd, &m->u64, size))
+	uint64_t deadline = rte_get_timer_cycles() + PATIENCE_S * rte_get_timer_hz();
+
+	if (!read_all(fd, m, HEADER, deadline) || m->request != request || m->size != size ||
+		(m->flags & (VERSION_MASK | REPLY)) != (VERSION | REPLY) ||
+		!read_all(fd, &m->u64, size, deadline))
 		return -ENOTCONN;
 	return 0;
 }

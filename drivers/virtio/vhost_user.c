@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <rte_alarm.h>
+#include <rte_cycles.h>
 #include <rte_eal_memconfig.h>
 #include <rte_interrupts.h>
 #include <rte_memory.h>
@@ -54,6 +55,7 @@ struct vu {
 	bool called; /* serve is on its way */
 	bool closing;
 	struct rte_intr_handle *listener_events, *events;
+	uint64_t seek_at;	     /* cycles: not before */
 	uint64_t features, protocol; /* the peer's */
 	uint16_t peer_pairs;
 	bool has_memory; /* the peer has a memory table */
@@ -70,7 +72,8 @@ static void serve(void *arg);
 
 static void call(struct vu *u, unsigned ms)
 {
-	if (!__atomic_exchange_n(&u->called, true, __ATOMIC_ACQ_REL) &&
+	if (!__atomic_load_n(&u->closing, __ATOMIC_ACQUIRE) &&
+		!__atomic_exchange_n(&u->called, true, __ATOMIC_ACQ_REL) &&
 		rte_eal_alarm_set(ms * 1000ull + 1, serve, u))
 		__atomic_store_n(&u->called, false, __ATOMIC_RELEASE);
 }
@@ -161,6 +164,7 @@ struct table {
 	struct vn_vhost_msg m;
 	int fds[VN_REGIONS_MAX];
 	bool full;
+	uint64_t leaving, leaving_len; /* what EAL is about to give up */
 };
 
 /* Segments of one file are one region. */
@@ -172,7 +176,7 @@ static int add_segment(const struct rte_memseg_list *msl, const struct rte_memse
 	size_t offset;
 	int fd;
 
-	if (msl->external)
+	if (msl->external || addr - t->leaving < t->leaving_len)
 		return 0;
 	fd = rte_memseg_get_fd_thread_unsafe(ms);
 	if (fd < 0 || rte_memseg_get_fd_offset_thread_unsafe(ms, &offset) < 0)
@@ -194,9 +198,10 @@ static int add_segment(const struct rte_memseg_list *msl, const struct rte_memse
 }
 
 /* With EAL's memory lock held. */
-static int send_memory(struct vu *u)
+static int send_memory(struct vu *u, const void *leaving, size_t leaving_len)
 {
-	struct table t = {.m.request = VN_SET_MEM_TABLE};
+	struct table t = {
+		.m.request = VN_SET_MEM_TABLE, .leaving = (uintptr_t)leaving, .leaving_len = leaving_len};
 
 	if (rte_memseg_walk_thread_unsafe(add_segment, &t) < 0) {
 		VN_LOG(ERR, u->d, "%s",
@@ -215,7 +220,7 @@ static int share_memory(struct vu *u)
 	int e;
 
 	rte_mcfg_mem_read_lock();
-	e = send_memory(u);
+	e = send_memory(u, NULL, 0);
 	u->has_memory = !e;
 	rte_mcfg_mem_read_unlock();
 	return e;
@@ -227,8 +232,9 @@ static void on_memory(enum rte_mem_event event, const void *addr, size_t len, vo
 {
 	struct vu *u = arg;
 
-	if (u->has_memory)
-		send_memory(u);
+	/* Without it the peer cannot find buffers, and says nothing. */
+	if (u->has_memory && send_memory(u, addr, event == RTE_MEM_EVENT_FREE ? len : 0))
+		lost(u, -ENOTCONN);
 }
 
 /* --- the bus --- */
@@ -411,6 +417,7 @@ static int vu_interrupts_up(struct vn_dev *d, uint16_t n)
 
 static void vu_interrupts_down(struct vn_dev *d)
 {
+	rte_intr_free_epoll_fd(d->eth->intr_handle);
 	rte_intr_vec_list_free(d->eth->intr_handle);
 	rte_intr_instance_free(d->eth->intr_handle);
 	d->eth->intr_handle = NULL;
@@ -473,6 +480,7 @@ static void hang_up(struct vu *u)
 	close(u->fd);
 	u->fd = -1;
 	u->gone = false;
+	u->seek_at = rte_get_timer_cycles() + rte_get_timer_hz() * SEEK_MS / 1000;
 	pthread_mutex_unlock(&u->io);
 }
 
@@ -497,13 +505,15 @@ static void adopt(struct vu *u, int fd)
 /* The peer says nothing of itself: what can be read is its end, or not in order. */
 static bool has_gone(struct vu *u)
 {
+	bool gone = true;
 	char byte;
-	ssize_t n;
 
-	if (u->gone)
-		return true;
-	n = recv(u->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-	return n >= 0 || (errno != EAGAIN && errno != EINTR);
+	pthread_mutex_lock(&u->io); /* an answer is not for us */
+	if (!u->gone)
+		gone = recv(u->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 ||
+		       (errno != EAGAIN && errno != EINTR);
+	pthread_mutex_unlock(&u->io);
+	return gone;
 }
 
 static void listen_on(struct vu *u)
@@ -534,10 +544,10 @@ static void serve(void *arg)
 {
 	struct vu *u = arg;
 
-	pthread_mutex_lock(&u->d->lock);
+	vn_device_lock(u->d);
 	__atomic_store_n(&u->called, false, __ATOMIC_RELEASE);
 	if (u->closing) {
-		pthread_mutex_unlock(&u->d->lock);
+		vn_device_unlock(u->d);
 		return;
 	}
 	if (u->fd >= 0 && has_gone(u)) {
@@ -547,11 +557,11 @@ static void serve(void *arg)
 	}
 	if (u->listener >= 0)
 		listen_on(u);
-	else if (u->fd < 0)
+	else if (u->fd < 0 && rte_get_timer_cycles() >= u->seek_at)
 		seek(u);
 	if (u->listener < 0 && u->fd < 0)
 		call(u, SEEK_MS);
-	pthread_mutex_unlock(&u->d->lock);
+	vn_device_unlock(u->d);
 }
 
 /* --- birth and death --- */
@@ -559,10 +569,7 @@ static void serve(void *arg)
 static void vu_close(struct vn_dev *d)
 {
 	struct vu *u = vu_of(d);
-	char name[32];
 
-	snprintf(name, sizeof name, "vn_%p", (void *)u);
-	rte_mem_event_callback_unregister(name, u);
 	unwatch(u, &u->listener_events);
 	if (u->fd >= 0)
 		hang_up(u);
@@ -578,10 +585,13 @@ static void vu_close(struct vn_dev *d)
 static void vu_quiet(struct vn_dev *d)
 {
 	struct vu *u = vu_of(d);
+	char name[32];
 
-	pthread_mutex_lock(&d->lock);
-	u->closing = true;
-	pthread_mutex_unlock(&d->lock);
+	snprintf(name, sizeof name, "vn_%p", (void *)u);
+	rte_mem_event_callback_unregister(name, u);
+	vn_device_lock(d);
+	__atomic_store_n(&u->closing, true, __ATOMIC_RELEASE);
+	vn_device_unlock(d);
 	unwatch(u, &u->listener_events);
 	unwatch(u, &u->events);
 	rte_eal_alarm_cancel(serve, u);
@@ -648,6 +658,7 @@ int vn_vhost_user_open(struct vn_dev *d, const char *path, bool server)
 	if (!e && server)
 		e = start_listening(u);
 	if (e) {
+		vu_quiet(d);
 		vu_close(d);
 		return e;
 	}
