@@ -16,7 +16,6 @@ struct vn_dev;
 struct vn_queue;
 
 struct vn_bus {
-	const char *name;
 	bool physical;	 /* the device takes IOVAs, not virtual addresses */
 	bool unfiltered; /* it delivers every frame, whatever is asked */
 	/* What the device offers. -ENOTCONN: there is none at the moment; *offered is what one is likely to.
@@ -39,14 +38,9 @@ struct vn_bus {
 	void (*notify)(struct vn_queue *q);
 	/* Bytes at offset of struct vn_config, consistent with each other. -ENOENT: none. */
 	int (*read_config)(struct vn_dev *d, size_t offset, void *to, size_t len);
-	int (*write_config)(struct vn_dev *d, size_t offset, const void *from, size_t len);
 	/* Receive interrupts: a vector for each of n receive queues, before queue_up. */
 	int (*interrupts_up)(struct vn_dev *d, uint16_t n);
 	void (*interrupts_down)(struct vn_dev *d);
-	/* Lets the device use memory that is not EAL's. -ENOTSUP: not this one. NULL: the bus itself sees to
-	 * it. */
-	int (*map)(struct vn_dev *d, void *at, uint64_t iova, size_t len);
-	int (*unmap)(struct vn_dev *d, void *at, uint64_t iova, size_t len);
 	/* No event comes any more; without the device's lock. Then close, with it. */
 	void (*quiet)(struct vn_dev *d);
 	void (*close)(struct vn_dev *d);

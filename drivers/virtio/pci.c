@@ -359,7 +359,6 @@ static void pci_close(struct vn_dev *d)
 }
 
 static const struct vn_bus pci_bus = {
-	.name = "pci",
 	.physical = true,
 	.features = pci_features,
 	.reset = pci_reset,

@@ -42,16 +42,11 @@ static int probe(struct rte_pci_driver *driver, struct rte_pci_device *pci)
 	return rte_eth_dev_pci_generic_probe(pci, sizeof(struct vn_dev), init);
 }
 
-static int close_device(struct rte_eth_dev *eth)
-{
-	return rte_eth_dev_close(eth->data->port_id);
-}
-
 static int remove_device(struct rte_pci_device *pci)
 {
 	struct rte_eth_dev *eth = rte_eth_dev_allocated(pci->device.name);
 
-	return eth ? close_device(eth) : 0;
+	return eth ? rte_eth_dev_close(eth->data->port_id) : 0;
 }
 
 static const struct rte_pci_id ids[] = {

@@ -48,7 +48,6 @@ enum {
 struct vu {
 	struct vn_dev *d;
 	struct sockaddr_un at;
-	bool server;
 	int listener, fd;
 	pthread_mutex_t io;
 	bool gone;   /* fd is of no more use */
@@ -598,7 +597,6 @@ static void vu_quiet(struct vn_dev *d)
 }
 
 static const struct vn_bus vhost_user = {
-	.name = "vhost-user",
 	.unfiltered = true,
 	.features = vu_features,
 	.reset = vu_reset,
@@ -645,7 +643,6 @@ int vn_vhost_user_open(struct vn_dev *d, const char *path, bool server)
 	if (!u)
 		return -ENOMEM;
 	u->d = d;
-	u->server = server;
 	u->listener = u->fd = -1;
 	u->at.sun_family = AF_UNIX;
 	snprintf(u->at.sun_path, sizeof u->at.sun_path, "%s", path);
