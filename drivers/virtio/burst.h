@@ -245,4 +245,41 @@ VN_INLINE uint16_t vn_tx(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n,
 	return done;
 }
 
+/* --- the modes --- */
+
+/* A layout's bursts, one for each mode, and choose, which finds a queue's. */
+#define VN_BURSTS(choose, ring)                                                                              \
+	static uint16_t rx_single_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)           \
+	{                                                                                                    \
+		return vn_rx_single(q, pkts, n, ring, true);                                                 \
+	}                                                                                                    \
+	static uint16_t rx_single(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)                    \
+	{                                                                                                    \
+		return vn_rx_single(q, pkts, n, ring, false);                                                \
+	}                                                                                                    \
+	static uint16_t rx_merged_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)           \
+	{                                                                                                    \
+		return vn_rx_merged(q, pkts, n, ring, true);                                                 \
+	}                                                                                                    \
+	static uint16_t rx_merged(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)                    \
+	{                                                                                                    \
+		return vn_rx_merged(q, pkts, n, ring, false);                                                \
+	}                                                                                                    \
+	static uint16_t tx_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)                  \
+	{                                                                                                    \
+		return vn_tx(q, pkts, n, ring, true);                                                        \
+	}                                                                                                    \
+	static uint16_t tx(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)                           \
+	{                                                                                                    \
+		return vn_tx(q, pkts, n, ring, false);                                                       \
+	}                                                                                                    \
+	vn_burst *choose(const struct vn_queue *q)                                                           \
+	{                                                                                                    \
+		if (q->kind == VN_TX)                                                                        \
+			return q->in_order ? tx_in_order : tx;                                               \
+		if (q->mode.mergeable)                                                                       \
+			return q->in_order ? rx_merged_in_order : rx_merged;                                 \
+		return q->in_order ? rx_single_in_order : rx_single;                                         \
+	}
+
 #endif

@@ -458,8 +458,8 @@ int vn_ethdev_init(struct rte_eth_dev *eth)
 	eth->data->mac_addrs[0] = d->macs[0];
 	eth->data->dev_flags |= RTE_ETH_DEV_AUTOFILL_QUEUE_XSTATS | RTE_ETH_DEV_INTR_LSC;
 	eth->dev_ops = &ops;
-	eth->rx_pkt_burst = vn_rx_burst;
-	eth->tx_pkt_burst = vn_tx_burst;
+	eth->rx_pkt_burst = vn_queue_burst;
+	eth->tx_pkt_burst = vn_queue_burst;
 	eth->tx_pkt_prepare = vn_tx_prepare;
 	eth->rx_queue_count = rx_queue_count;
 	return 0;

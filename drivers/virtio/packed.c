@@ -79,7 +79,7 @@ VN_INLINE void set_desc(struct vn_queue *q, uint64_t addr, uint32_t len, uint16_
 	advance_avail(q, 1);
 }
 
-VN_INLINE uint16_t pending(struct vn_queue *q, uint16_t want)
+VN_INLINE uint16_t count_used(const struct vn_queue *q, uint16_t want)
 {
 	uint16_t at = q->used_pos, flags = q->used_flags, n = 0;
 
@@ -92,6 +92,18 @@ VN_INLINE uint16_t pending(struct vn_queue *q, uint16_t want)
 			flags ^= OWNER;
 		}
 	}
+	return n;
+}
+
+uint16_t vn_packed_waiting(const struct vn_queue *q)
+{
+	return count_used(q, q->out);
+}
+
+VN_INLINE uint16_t pending(struct vn_queue *q, uint16_t want)
+{
+	uint16_t n = count_used(q, want);
+
 	vn_rmb(q);
 	return n;
 }
@@ -250,44 +262,7 @@ VN_INLINE void reclaim(struct vn_queue *q, bool in_order)
 
 static const struct vn_ring ring = {pending, peek, take, refill, reclaim, put, put_pieces, publish};
 
-static uint16_t rx_single_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_rx_single(q, pkts, n, &ring, true);
-}
-
-static uint16_t rx_single(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_rx_single(q, pkts, n, &ring, false);
-}
-
-static uint16_t rx_merged_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_rx_merged(q, pkts, n, &ring, true);
-}
-
-static uint16_t rx_merged(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_rx_merged(q, pkts, n, &ring, false);
-}
-
-static uint16_t tx_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_tx(q, pkts, n, &ring, true);
-}
-
-static uint16_t tx(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_tx(q, pkts, n, &ring, false);
-}
-
-vn_burst *vn_packed_burst(const struct vn_queue *q)
-{
-	if (q->kind == VN_TX)
-		return q->in_order ? tx_in_order : tx;
-	if (q->mode.mergeable)
-		return q->in_order ? rx_merged_in_order : rx_merged;
-	return q->in_order ? rx_single_in_order : rx_single;
-}
+VN_BURSTS(vn_packed_burst, &ring)
 
 void vn_packed_reset(struct vn_queue *q)
 {

@@ -9,6 +9,8 @@
 void vn_packed_reset(struct vn_queue *q);
 /* On: from the buffer on that comes after ahead others. */
 void vn_packed_interrupt(struct vn_queue *q, bool on, uint16_t ahead);
+/* Used buffers that wait to be looked at. */
+uint16_t vn_packed_waiting(const struct vn_queue *q);
 vn_burst *vn_packed_burst(const struct vn_queue *q);
 
 #endif

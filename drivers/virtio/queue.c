@@ -70,7 +70,7 @@ void vn_queue_stop(struct vn_queue *q)
 			usleep(50);
 }
 
-uint16_t vn_rx_burst(void *queue, struct rte_mbuf **pkts, uint16_t n)
+uint16_t vn_queue_burst(void *queue, struct rte_mbuf **pkts, uint16_t n)
 {
 	struct vn_queue *q = queue;
 	uint16_t got;
@@ -80,11 +80,6 @@ uint16_t vn_rx_burst(void *queue, struct rte_mbuf **pkts, uint16_t n)
 	got = q->burst(q, pkts, n);
 	leave(q);
 	return got;
-}
-
-uint16_t vn_tx_burst(void *queue, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_rx_burst(queue, pkts, n);
 }
 
 /* --- the device's conduct --- */
@@ -106,23 +101,9 @@ void vn_queue_break(struct vn_queue *q, const char *what)
 
 uint32_t vn_queue_waiting(const struct vn_queue *q)
 {
-	uint16_t n = 0;
-
 	if (!VN_READ(q->live) || q->broken)
 		return 0;
-	if (!q->mode.packed) {
-		n = (uint16_t)(VN_READ(q->split.used->idx) - q->used_pos);
-		return n <= q->out ? n : 0;
-	}
-	for (uint16_t at = q->used_pos, flags = q->used_flags; n < q->out; n++) {
-		if ((VN_READ(q->packed.desc[at].flags) & (VN_DESC_AVAIL | VN_DESC_USED)) != flags)
-			break;
-		if (++at == q->size) {
-			at = 0;
-			flags ^= VN_DESC_AVAIL | VN_DESC_USED;
-		}
-	}
-	return n;
+	return q->mode.packed ? vn_packed_waiting(q) : vn_split_waiting(q);
 }
 
 /* The device is to signal the next buffer after those that it has used already, which may be more every time

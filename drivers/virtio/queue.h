@@ -112,7 +112,6 @@ struct vn_queue {
 	uint64_t aside_addr;
 	struct rte_mempool *pool;
 	void (*notify)(struct vn_queue *q);
-	void *bus; /* the bus's own */
 	volatile void *notify_at;
 	struct vn_dev *dev;
 	struct vn_queue_mode mode;
@@ -186,8 +185,7 @@ static inline void vn_queue_give_ids(struct vn_queue *q, uint16_t id, uint16_t n
 	q->free_head = id;
 }
 
-/* The ethdev's burst functions: the guard around the queue's own. */
-uint16_t vn_rx_burst(void *queue, struct rte_mbuf **pkts, uint16_t n);
-uint16_t vn_tx_burst(void *queue, struct rte_mbuf **pkts, uint16_t n);
+/* The ethdev's burst function, both ways: the guard around the queue's own. */
+uint16_t vn_queue_burst(void *queue, struct rte_mbuf **pkts, uint16_t n);
 
 #endif

@@ -30,9 +30,21 @@ VN_INLINE void publish(struct vn_queue *q, uint16_t before)
 	}
 }
 
+VN_INLINE uint16_t count_used(const struct vn_queue *q)
+{
+	return (uint16_t)(VN_READ(q->split.used->idx) - q->used_pos);
+}
+
+uint16_t vn_split_waiting(const struct vn_queue *q)
+{
+	uint16_t n = count_used(q);
+
+	return n <= q->out ? n : 0;
+}
+
 VN_INLINE uint16_t pending(struct vn_queue *q, uint16_t want)
 {
-	uint16_t n = (uint16_t)(VN_READ(q->split.used->idx) - q->used_pos);
+	uint16_t n = count_used(q);
 
 	if (unlikely(n > q->out)) {
 		vn_queue_break(q, "used more buffers than it had");
@@ -256,44 +268,7 @@ VN_INLINE void reclaim(struct vn_queue *q, bool in_order)
 
 static const struct vn_ring ring = {pending, peek, take, refill, reclaim, put, put_pieces, publish};
 
-static uint16_t rx_single_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_rx_single(q, pkts, n, &ring, true);
-}
-
-static uint16_t rx_single(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_rx_single(q, pkts, n, &ring, false);
-}
-
-static uint16_t rx_merged_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_rx_merged(q, pkts, n, &ring, true);
-}
-
-static uint16_t rx_merged(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_rx_merged(q, pkts, n, &ring, false);
-}
-
-static uint16_t tx_in_order(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_tx(q, pkts, n, &ring, true);
-}
-
-static uint16_t tx(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n)
-{
-	return vn_tx(q, pkts, n, &ring, false);
-}
-
-vn_burst *vn_split_burst(const struct vn_queue *q)
-{
-	if (q->kind == VN_TX)
-		return q->in_order ? tx_in_order : tx;
-	if (q->mode.mergeable)
-		return q->in_order ? rx_merged_in_order : rx_merged;
-	return q->in_order ? rx_single_in_order : rx_single;
-}
+VN_BURSTS(vn_split_burst, &ring)
 
 void vn_split_reset(struct vn_queue *q)
 {

@@ -19,6 +19,8 @@ static inline uint16_t *vn_split_avail_event(const struct vn_queue *q)
 void vn_split_reset(struct vn_queue *q);
 /* On: from the buffer on that comes after ahead others. */
 void vn_split_interrupt(struct vn_queue *q, bool on, uint16_t ahead);
+/* Used buffers that wait to be looked at; 0 also if there are more than there can be. */
+uint16_t vn_split_waiting(const struct vn_queue *q);
 vn_burst *vn_split_burst(const struct vn_queue *q);
 
 #endif
