@@ -5,6 +5,7 @@ A case is one cmocka test, one TAP line of an end-to-end script, or one check. A
 is one failed case more.
 """
 import argparse
+import base64
 import json
 import os
 import re
@@ -122,6 +123,16 @@ def fuzz(target, seconds):
     return target, r.returncode, int(runs.group(1)) if runs else 0, r.stdout
 
 
+def fuzz_findings(output):
+    """The lines that say what was found, and the input itself: where the test ran may be gone when it is looked at."""
+    lines = output.splitlines()
+    first = next((i for i, line in enumerate(lines) if re.search(r"ERROR|SUMMARY|runtime error", line)), len(lines))
+    yield from lines[max(0, first - 5):][:60]
+    for path in re.findall(r"Test unit written to (\S+)", output):
+        yield f"{path}, in base64:"
+        yield base64.b64encode(Path(path).read_bytes()).decode()
+
+
 def run_fuzzers(count, build, seconds):
     targets = sorted(p for p in (build / "tests").rglob("fuzz_*") if p.is_file() and os.access(p, os.X_OK))
     print(f"Fuzz targets, {seconds} s each:", flush=True)
@@ -129,7 +140,7 @@ def run_fuzzers(count, build, seconds):
         for target, status, runs, output in pool.map(lambda t: fuzz(t, seconds), targets):
             if status:
                 count.failed.append(f"fuzz: {target.name}")
-                print("\n".join("    " + x for x in output.splitlines()[-30:]))
+                print("\n".join("    " + x for x in fuzz_findings(output)))
             else:
                 count.passed += 1
             print(f"  {'FAILED' if status else 'ok':<7} {target.name} ({runs:,} inputs)", flush=True)

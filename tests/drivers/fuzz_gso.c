@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "drivers/gso.h"
+#include "tests/fuzz.h"
 
 enum {
 	SEGMENTS = 400, /* looked at: thousands of one byte say no more */
@@ -12,12 +13,6 @@ enum {
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-static void require(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 static uint32_t plain_sum(uint32_t sum, const uint8_t *p, size_t len)
 {

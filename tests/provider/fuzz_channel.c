@@ -11,14 +11,9 @@
 
 #include "base/fd.h"
 #include "provider/channel.h"
+#include "tests/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-static void fail_if(bool wrong)
-{
-	if (wrong)
-		abort();
-}
 
 #define MAX_FDS 80 /* more than a message takes */
 
