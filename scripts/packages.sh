@@ -7,7 +7,8 @@ packages_build="gcc libc6-dev xz-utils meson ninja-build pkg-config python3 libd
 packages_demo="iproute2 redis-server redis-tools procps"
 packages_test="iproute2 redis-server redis-tools procps clang clang-format libclang-rt-14-dev nginx-light curl wget
 	netcat-openbsd socat iperf3 openssh-server openssh-client strace wrk postgresql
-	gunicorn python3-psycopg2 python3-redis iputils-ping tshark spin nftables"
+	gunicorn python3-psycopg2 python3-redis iputils-ping tshark spin nftables dpdk
+	qemu-system-x86 busybox-static pciutils"
 
 # as_root COMMAND...
 as_root() {
@@ -49,6 +50,11 @@ install_packages() {
 # What our own DPDK driver is built with, which no package has. Without it all else is built.
 fetch_dpdk_sdk() {
 	scripts/dpdk-sdk .cache/dpdk-sdk || echo "Going on without it" >&2
+}
+
+# What the guests of tests/qemu run. Without it their tests are skipped.
+fetch_guest_kernel() {
+	scripts/guest-kernel .cache/guest-kernel || echo "Going on without it" >&2
 }
 
 # build_in DIR OPTION...: configures and builds; quiet unless it fails.

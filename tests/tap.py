@@ -39,6 +39,22 @@ def say(*words):
         print("#", line, flush=True)
 
 
+def once(make):
+    """What all scenarios share, made by the first of them that asks. If it cannot be made, it cannot for all."""
+    made = []
+
+    def get():
+        if not made:
+            try:
+                made.append((make(), None))
+            except (Failure, Skip) as e:
+                made.append((None, e))
+        if made[0][1]:
+            raise made[0][1]
+        return made[0][0]
+    return get
+
+
 def until(condition, seconds, what, every=0.05):
     """Waits until condition() is true and returns its value; what may be a function."""
     end = time.monotonic() + seconds

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Guests under QEMU: emulated CPUs (TCG), an emulated IOMMU, virtio network devices behind it.
+
+A guest is an Image (image.py) with the distribution's kernel (scripts/guest-kernel). The test talks to a shell on a virtio
+port of its: machine.run("lspci -k") gives what it printed. Everything ends with the test.
+"""
+import atexit
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tap import Failure, Skip, check
+
+KERNEL = Path(os.environ.get("QEMU_KERNEL", Path(__file__).resolve().parents[2] / ".cache/guest-kernel"))
+QEMU = "qemu-system-x86_64"
+# Emulated CPUs are slow, and those of a shared machine slower.
+BOOT_SECONDS = 120
+# Ports for programs that are talked to, beside the shell's.
+PROGRAMS = 4
+
+
+def need():
+    if not shutil.which(QEMU):
+        raise Skip(f"{QEMU} is not installed")
+    if not shutil.which("busybox"):
+        raise Skip("busybox-static is not installed")
+    if not (KERNEL / "vmlinuz").exists():
+        raise Skip(f"no kernel for guests in {KERNEL}: scripts/guest-kernel fetches one")
+
+
+class Machine:
+    """A guest with any number of NICs: each of `nics` is a netdev and its device's options."""
+    started = 0
+
+    def __init__(self, name, image, nics=(), cpus=2, memory=1024, nodes=1):
+        need()
+        self.process = self.errors = None
+        self.name, self.programs = name, 0
+        Machine.started += 1
+        self.number = Machine.started
+        self.dir = Path(tempfile.mkdtemp(prefix=f"sandirect-qemu-{name}-"))
+        atexit.register(self.end)
+        self.console = self.dir / "console"
+        image.write(self.dir / "initramfs")
+        self.errors = open(self.dir / "qemu.err", "wb")
+        self.process = subprocess.Popen(self._arguments(nics, cpus, memory, nodes), stdin=subprocess.DEVNULL,
+                                        stdout=self.errors, stderr=self.errors, start_new_session=True)
+        self.shell = None
+        self.count = 0
+
+    def _arguments(self, nics, cpus, memory, nodes):
+        a = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", "tcg,thread=multi",
+             "-M", "q35,kernel-irqchip=split", "-cpu", "max,la57=off", "-smp", str(cpus), "-m", str(memory),
+             "-device", "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on",
+             "-kernel", str(KERNEL / "vmlinuz"), "-initrd", str(self.dir / "initramfs"),
+             "-append", "console=ttyS0 panic=-1 quiet intel_iommu=on iommu=pt mitigations=off rdinit=/init",
+             "-serial", f"file:{self.console}", "-device", "virtio-serial-pci,disable-legacy=on",
+             "-chardev", f"socket,id=shell,path={self.dir}/shell,server=on,wait=off", "-device", "virtserialport,chardev=shell"]
+        for n in range(PROGRAMS):
+            a += ["-chardev", f"socket,id=program{n},path={self.dir}/program{n},server=on,wait=off",
+                  "-device", f"virtserialport,chardev=program{n}"]
+        for n in range(nodes):
+            a += ["-object", f"memory-backend-memfd,id=mem{n},size={memory // nodes}M,share=on", "-numa",
+                  f"node,nodeid={n},memdev=mem{n},cpus={n * cpus // nodes}-{(n + 1) * cpus // nodes - 1}"]
+        for n, (netdev, options) in enumerate(nics):
+            a += netdev_arguments(n, netdev, self.dir)
+            mac = f"52:54:00:00:{self.number:02x}:{n:02x}"
+            a += ["-device", f"virtio-net-pci,netdev=net{n},mac={mac},disable-legacy=on,iommu_platform=on,ats=on,{options}".rstrip(",")]
+        return a
+
+    @staticmethod
+    def wire():
+        """Two netdevs, of one guest or of two, with a cable between them."""
+        directory = Path(tempfile.mkdtemp(prefix="sandirect-qemu-wire-"))
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        ends = [f"{directory}/{i}" for i in (0, 1)]
+        return [f"dgram,local.type=unix,local.path={a},remote.type=unix,remote.path={b}" for a, b in (ends, ends[::-1])]
+
+    def boot(self):
+        end = time.monotonic() + BOOT_SECONDS
+        while self.shell is None:
+            self.check_alive(end, "to be started")
+            try:
+                s = socket.socket(socket.AF_UNIX)
+                s.connect(f"{self.dir}/shell")
+                self.shell = s
+            except OSError:
+                time.sleep(0.1)
+        while True:
+            self.check_alive(end, "to boot")
+            self.shell.sendall(b"echo guest-is\"\"-up\n")
+            if "guest-is-up" in self._read(1):
+                break
+        self._read(0.3)
+        return self
+
+    def check_alive(self, end, what):
+        if self.process.poll() is not None:
+            raise Failure(f"{self.name} ended with {self.process.returncode}: {(self.dir / 'qemu.err').read_text()[-800:]}")
+        if time.monotonic() > end:
+            raise Failure(f"{self.name} took too long {what}; its console: {self.console_text()[-800:]}")
+
+    def console_text(self):
+        return self.console.read_text(errors="replace") if self.console.exists() else ""
+
+    def _read(self, seconds, until=None):
+        text = ""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if select.select([self.shell], [], [], left)[0]:
+                try:
+                    data = self.shell.recv(65536)
+                except OSError:
+                    data = b""
+                if not data:
+                    raise Failure(f"{self.name} has gone: {(self.dir / 'qemu.err').read_text()[-800:]} {self.console_text()[-800:]}")
+                text += data.decode(errors="replace")
+                if until and re.search(until, text):
+                    break
+        return text
+
+    def run(self, command, seconds=60, status=0):
+        """What a shell command printed; it must end with this status (None: any), and soon."""
+        self.count += 1
+        mark = f"end-of-{self.count}"
+        # The mark is broken up, so that an echo of the command would not be taken for it.
+        self.shell.sendall(f"(\n{command}\n) </dev/null 2>&1; echo; echo {mark}'' $?\n".encode())
+        pattern = rf"\n{mark} (\d+)\r?\n"
+        text = self._read(seconds, pattern)
+        m = re.search(pattern, text)
+        if not m:
+            raise Failure(f"{self.name}: {command!r} does not end in {seconds} s; it printed {text[-800:]!r}; "
+                          f"console: {self.console_text()[-500:]!r}")
+        out = text[:m.start()].replace("\r\n", "\n")
+        check(status is None or int(m.group(1)) == status,
+              f"{self.name}: {command!r} ended with {m.group(1)}: {out[-1500:]}")
+        return out
+
+    def background(self, command, log):
+        self.run(f"setsid sh -c '{command}' >{log} 2>&1 &")
+
+    def program(self, command):
+        """A socket at a program's standard input and output. A machine has a few of them."""
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(f"{self.dir}/program{self.programs}")
+        self.programs += 1
+        self.run(f"{{ setsid {command} <&4 >&4 2>&1; }} 4<>/dev/vport0p{self.programs + 1} &")
+        return s
+
+    def until(self, command, pattern, seconds=60):
+        """Runs the command again and again until what it prints matches; gives the match."""
+        end = time.monotonic() + seconds
+        while True:
+            out = self.run(command, status=None)
+            m = re.search(pattern, out, re.M)
+            if m:
+                return m
+            if time.monotonic() > end:
+                raise Failure(f"{self.name}: waited {seconds} s for {pattern!r} of {command!r}, which printed {out[-1500:]!r}")
+            time.sleep(0.3)
+
+    def bind_vfio(self, *addresses):
+        """NICs are taken from the kernel's driver; behind the emulated IOMMU."""
+        for a in addresses:
+            device = f"/sys/bus/pci/devices/{a}"
+            self.run(f"if [ -e {device}/driver ]; then echo {a} > {device}/driver/unbind; fi\n"
+                     f"echo vfio-pci > {device}/driver_override && echo {a} > /sys/bus/pci/drivers_probe")
+
+    def nics(self):
+        """PCI addresses of the network devices, in the order in which they were given."""
+        out = self.run("for d in /sys/bus/pci/devices/*; do echo ${d##*/} $(cat $d/class) $(cat $d/vendor); done")
+        return re.findall(r"^(\S+) 0x020000 0x1af4", out, re.M)
+
+    def end(self):
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        if self.errors:
+            self.errors.close()
+        if not os.environ.get("QEMU_KEEP"):
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def netdev_arguments(n, netdev, directory):
+    """netdev: QEMU's words, or ("vhost-user", path, server, queues)."""
+    if isinstance(netdev, tuple):
+        _, path, server, queues = netdev
+        return ["-chardev", f"socket,id=chr{n},path={path}" + (",server=on" if server else ",reconnect=1"), "-netdev",
+                f"vhost-user,id=net{n},chardev=chr{n},queues={queues}"]
+    kind, _, rest = netdev.partition(",")
+    return ["-netdev", f"{kind},id=net{n}" + ("," + rest if rest else "")]
