@@ -384,7 +384,8 @@ static int load_driver(const char *device, char *err, size_t err_len)
 	return 0;
 }
 
-/* All drivers, as EAL itself would: only a PCI device knows which is its own. */
+/* All drivers, as EAL itself would: only a PCI device knows which is its own. The first of two for one device
+ * has it: ours, where it has been built. */
 static int load_all_drivers(char *err, size_t err_len)
 {
 	DIR *dir = opendir(RTE_EAL_PMD_PATH);
@@ -394,6 +395,7 @@ static int load_all_drivers(char *err, size_t err_len)
 		snprintf(err, err_len, "no DPDK drivers in %s; install them", RTE_EAL_PMD_PATH);
 		return -ENODEV;
 	}
+	load_library(OWN_DRIVER);
 	while ((e = readdir(dir))) {
 		size_t len = strlen(e->d_name), end = strlen(library_suffix());
 		char name[256];

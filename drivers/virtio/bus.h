@@ -38,6 +38,8 @@ struct vn_bus {
 	void (*notify)(struct vn_queue *q);
 	/* Bytes at offset of struct vn_config, consistent with each other. -ENOENT: none. */
 	int (*read_config)(struct vn_dev *d, size_t offset, void *to, size_t len);
+	/* Can n receive queues have an interrupt each? NULL: yes. */
+	bool (*has_vectors)(const struct vn_dev *d, uint16_t n);
 	/* Receive interrupts: a vector for each of n receive queues, before queue_up. */
 	int (*interrupts_up)(struct vn_dev *d, uint16_t n);
 	void (*interrupts_down)(struct vn_dev *d);

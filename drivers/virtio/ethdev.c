@@ -97,6 +97,11 @@ static int configure(struct rte_eth_dev *eth)
 		VN_LOG(ERR, d, "transmit mode %d is not supported", conf->txmode.mq_mode);
 		return -ENOTSUP;
 	}
+	if (conf->intr_conf.rxq && d->bus->has_vectors && !d->bus->has_vectors(d, eth->data->nb_rx_queues)) {
+		VN_LOG(NOTICE, d, "the device has no interrupts for %u receive queues",
+			eth->data->nb_rx_queues);
+		return -ENOTSUP;
+	}
 	d->wanted = vn_device_wanted(d, conf->rxmode.offloads, conf->txmode.offloads);
 	return 0;
 }

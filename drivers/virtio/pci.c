@@ -17,6 +17,8 @@
 enum {
 	CAPS_MAX = 48, /* in a list, until it is taken for a loop */
 	CAP_VENDOR = 0x09,
+	CAP_MSIX = 0x11,
+	MSIX_SIZE = 0x7ff, /* less one; in the word behind a capability's first */
 	STATUS_HAS_CAPS = 1 << 4,
 	RESET_MS = 1000,   /* that a device may take */
 	CONFIG_TRIES = 16, /* to read values that do not change meanwhile */
@@ -55,7 +57,8 @@ struct vpci {
 	volatile struct common *common;
 	struct window notify, isr, config;
 	uint32_t notify_multiplier;
-	uint16_t vectors; /* of receive queues, in use */
+	uint16_t messages; /* of MSI-X that the device has */
+	uint16_t vectors;  /* of receive queues, in use */
 	bool watched;
 };
 
@@ -112,7 +115,7 @@ static void use_cap(struct vpci *p, const struct cap *c, uint8_t place)
 
 static int find_registers(struct vpci *p)
 {
-	uint16_t status;
+	uint16_t status, control;
 	uint8_t place;
 
 	if (rte_pci_read_config(p->dev, &status, 2, 0x06) != 2 || !(status & STATUS_HAS_CAPS) ||
@@ -125,6 +128,8 @@ static int find_registers(struct vpci *p)
 			break;
 		if (c.vendor == CAP_VENDOR && c.len >= sizeof c)
 			use_cap(p, &c, place);
+		if (c.vendor == CAP_MSIX && rte_pci_read_config(p->dev, &control, 2, place + 2) == 2)
+			p->messages = (control & MSIX_SIZE) + 1;
 		place = c.next & 0xfc;
 	}
 	if (!p->common || !p->notify.at || !p->isr.at || !p->config.at) {
@@ -187,7 +192,7 @@ static int pci_set_features(struct vn_dev *d, uint64_t features)
 	struct vpci *p = pci_of(d);
 
 	/* The link is told of by an interrupt where there is one; it is looked at besides. */
-	if (!p->watched)
+	if (!p->watched && p->messages)
 		watch(p);
 	WRITE16(p->watched ? CONFIG_VECTOR : NO_VECTOR, p->common->config_vector);
 	WRITE32(0, p->common->driver_feature_select);
@@ -308,16 +313,20 @@ static int pci_read_config(struct vn_dev *d, size_t offset, void *to, size_t len
 
 /* --- receive interrupts --- */
 
+/* EAL takes a device that has no messages for one that can have many. */
+static bool pci_has_vectors(const struct vn_dev *d, uint16_t n)
+{
+	const struct vpci *p = pci_of(d);
+
+	return rte_intr_cap_multiple(p->dev->intr_handle) && p->messages > CONFIG_VECTOR + n;
+}
+
 static int pci_interrupts_up(struct vn_dev *d, uint16_t n)
 {
 	struct vpci *p = pci_of(d);
 	struct rte_intr_handle *h = p->dev->intr_handle;
 	int e = 0;
 
-	if (!rte_intr_cap_multiple(h)) {
-		VN_LOG(ERR, d, "the device or the kernel's driver for it has one interrupt only");
-		return -ENOTSUP;
-	}
 	unwatch(p);
 	if (rte_intr_efd_enable(h, n) || rte_intr_vec_list_alloc(h, "vn", n))
 		e = -ENOMEM;
@@ -369,6 +378,7 @@ static const struct vn_bus pci_bus = {
 	.queue_up = pci_queue_up,
 	.notify = pci_notify,
 	.read_config = pci_read_config,
+	.has_vectors = pci_has_vectors,
 	.interrupts_up = pci_interrupts_up,
 	.interrupts_down = pci_interrupts_down,
 	.quiet = pci_quiet,

@@ -41,10 +41,10 @@ class Image:
     def program(self, source, place=None):
         """A program or library, and the libraries it is linked with, at the places they have here."""
         source = Path(source)
-        if source in self.seen and not place:
+        self.file(source, place, 0o755)
+        if source in self.seen:
             return self
         self.seen.add(source)
-        self.file(source, place, 0o755)
         out = subprocess.run(["ldd", str(source)], capture_output=True, text=True, check=False).stdout
         for library in re.findall(r"(/\S+) \(0x", out):
             self.file(library, library, 0o755)

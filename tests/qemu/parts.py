@@ -29,7 +29,9 @@ def base_image():
 def with_dpdk(image, *drivers):
     directory, version = dpdk_directory()
     for name in ("bus_pci", "bus_vdev", "mempool_ring", *drivers):
-        image.program(directory / f"librte_{name}.so.{version}")
+        # By EAL's name for it, and by the linker's, which Sandirect asks for.
+        for end in (version, version.partition(".")[0]):
+            image.program(directory / f"librte_{name}.so.{end}")
     if not DRIVER:
         raise Skip("our driver was not built")
     return image.program(DRIVER, OWN)
