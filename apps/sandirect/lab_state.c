@@ -100,18 +100,20 @@ unsigned lab_host_parse(const struct lab *l, const char *name)
 	return *name == 'h' && cfg_value_count(name + 1, &n) && n <= l->hosts ? (unsigned)n : 0;
 }
 
+/* Whoever is killed here leaves none, not half of one. */
 int lab_state_write(const struct lab *l)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], fresh[PATH_MAX];
 	FILE *f;
 
 	lab_file(l, "state", path);
-	f = fopen(path, "we");
+	lab_file(l, "state.new", fresh);
+	f = fopen(fresh, "we");
 	if (!f)
 		return -errno;
 	fprintf(f, "hosts %u\nlink %s\nmtu %u\nmode %s\n", l->hosts, link_names[l->link], l->mtu,
 		mode_names[l->mode]);
-	return fclose(f) ? -errno : 0;
+	return fclose(f) || rename(fresh, path) ? -errno : 0;
 }
 
 int lab_state_read(struct lab *l)
