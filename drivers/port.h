@@ -51,8 +51,9 @@ struct port_info {
 	const char *name;
 	const char *driver; /* "net_virtio_user", "sim", "udp"... */
 	uint8_t mac[6];
-	uint16_t mtu;  /* IP MTU */
-	int numa_node; /* -1: unknown */
+	uint16_t mtu;	 /* IP MTU */
+	uint16_t queues; /* pairs of a receive and a transmit queue */
+	int numa_node;	 /* -1: unknown */
 	uint32_t caps;
 	bool link_up;
 };

@@ -167,6 +167,7 @@ static void sim_info(struct port *p, struct port_info *out)
 		.name = s == s->link->ports ? "sim0" : "sim1",
 		.driver = "sim",
 		.mtu = s->link->mtu,
+		.queues = 1,
 		.numa_node = -1,
 		.caps = PORT_CAP_BROADCAST,
 		.link_up = true,

@@ -385,6 +385,7 @@ static void udp_info(struct port *p, struct port_info *out)
 		.name = u->name,
 		.driver = "udp",
 		.mtu = u->mtu,
+		.queues = 1,
 		.numa_node = -1,
 		.caps = PORT_CAP_TX_CSUM | PORT_CAP_RX_CSUM | PORT_CAP_RX_INTR | PORT_CAP_BROADCAST,
 		.link_up = true,

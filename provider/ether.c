@@ -710,6 +710,25 @@ void pv_ether_describe(const struct pv *p, char *out, size_t len)
 	}
 }
 
+unsigned pv_ether_ports(const struct pv *p, struct pv_port_report *out, unsigned max)
+{
+	struct ether *x = container_of(p, struct ether, pv);
+	unsigned n = x->started ? x->engine.n_ports : 0;
+
+	if (n > max)
+		n = max;
+	for (unsigned i = 0; i < n; i++) {
+		struct port *port = x->engine.ports[i].port;
+
+		out[i] = (struct pv_port_report){.name = x->ports[i].port.name,
+			.netdev = x->ports[i].netdev,
+			.device = x->ports[i].port.device};
+		port->ops->info(port, &out[i].info);
+		port->ops->stats(port, &out[i].stats);
+	}
+	return n;
+}
+
 void ether_give_port(struct pv *p, unsigned i, struct port *port)
 {
 	of(p)->given[i] = port;

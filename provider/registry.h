@@ -48,6 +48,14 @@ struct pv_ether_config {
 int pv_ether_open(const struct pv_ether_config *cfg, pv_ready_fn *ready, struct pv **out);
 /* One line about the ports for people; "not started" before start. */
 void pv_ether_describe(const struct pv *p, char *out, size_t len);
+/* A port that it has open. Strings are the provider's, until it closes. */
+struct pv_port_report {
+	const char *name, *netdev, *device;
+	struct port_info info;
+	struct port_stats stats;
+};
+/* Up to max of them; returns how many. Drivers may take microseconds to count. */
+unsigned pv_ether_ports(const struct pv *p, struct pv_port_report *out, unsigned max);
 
 /*
  * Another process goes on with its ports and connections. The one that has them suspends, which closes the

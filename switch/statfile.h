@@ -17,8 +17,9 @@
 #include "base/reason.h"
 
 #define STATFILE_MAGIC	 0x53444354u /* "SDCT" */
-#define STATFILE_VERSION 1
+#define STATFILE_VERSION 2
 #define STATFILE_RECORDS 8192
+#define STATFILE_PORTS	 8
 
 struct statfile_record {
 	_Atomic uint32_t seq; /* 0: free; odd: being written */
@@ -39,6 +40,17 @@ struct statfile_record {
 	uint64_t spare;
 };
 
+/* A port that the process has open. Counts are since then. */
+struct statfile_port {
+	char name[32], netdev[16], device[64], driver[32];
+	uint8_t mac[6], link_up, spare8;
+	uint16_t mtu, queues;
+	int32_t numa_node; /* -1: unknown */
+	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes;
+	uint64_t rx_missed, rx_errors, tx_full;
+	uint64_t at_ns; /* when these were read (CLOCK_MONOTONIC) */
+};
+
 struct statfile_header {
 	uint32_t magic, version;
 	uint32_t header_size, record_size, records;
@@ -53,6 +65,8 @@ struct statfile_header {
 	_Atomic uint64_t by_reason[64]; /* connections so far, by reason */
 	_Atomic uint64_t san_total, tcp_total;
 	char engine[96]; /* "net_virtio_user0 up mtu 1500 hugepages", or why there is none */
+	uint32_t n_ports, spare32;
+	struct statfile_port ports[STATFILE_PORTS];
 	uint64_t spare[8];
 };
 

@@ -148,6 +148,42 @@ static void describe_engine(struct statfile_header *h)
 		snprintf(h->engine, sizeof h->engine, "%s", sd_reason_text(sw_rt.off));
 }
 
+static void copy_text(char *out, size_t len, const char *text)
+{
+	snprintf(out, len, "%s", text ? text : "");
+}
+
+static void describe_ports(struct statfile_header *h)
+{
+	struct pv_port_report ports[STATFILE_PORTS];
+	unsigned n = sw_rt.ether ? pv_ether_ports(sw_rt.ether, ports, STATFILE_PORTS) : 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		const struct port_info *info = &ports[i].info;
+		const struct port_stats *s = &ports[i].stats;
+		struct statfile_port *p = &h->ports[i];
+
+		copy_text(p->name, sizeof p->name, ports[i].name);
+		copy_text(p->netdev, sizeof p->netdev, ports[i].netdev);
+		copy_text(p->device, sizeof p->device, ports[i].device);
+		copy_text(p->driver, sizeof p->driver, info->driver);
+		memcpy(p->mac, info->mac, sizeof p->mac);
+		p->link_up = info->link_up;
+		p->mtu = info->mtu;
+		p->queues = info->queues;
+		p->numa_node = info->numa_node;
+		p->rx_frames = s->rx_frames;
+		p->rx_bytes = s->rx_bytes;
+		p->tx_frames = s->tx_frames;
+		p->tx_bytes = s->tx_bytes;
+		p->rx_missed = s->rx_missed;
+		p->rx_errors = s->rx_errors;
+		p->tx_full = s->tx_full;
+		p->at_ns = sd_clock_ns();
+	}
+	h->n_ports = n;
+}
+
 static void fill_header(struct statfile_header *h)
 {
 	struct stat ns = {0};
@@ -162,6 +198,7 @@ static void fill_header(struct statfile_header *h)
 	h->netns = ns.st_ino;
 	snprintf(h->program, sizeof h->program, "%s", sw_program_name());
 	describe_engine(h);
+	describe_ports(h);
 	h->version = STATFILE_VERSION;
 	atomic_thread_fence(memory_order_release);
 	h->magic = STATFILE_MAGIC;
@@ -388,6 +425,7 @@ void stat_refresh(bool anyway)
 			stat_update(s);
 	}
 	describe_engine(&t->h);
+	describe_ports(&t->h);
 	atomic_store_explicit(&t->h.refreshed, wanted, memory_order_release);
 }
 

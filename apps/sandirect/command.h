@@ -6,6 +6,7 @@
 /* Each is called with argv[0] being "sandirect NAME" and returns the exit status. */
 int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
+int cmd_ports(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_lab(int argc, char **argv);
 

@@ -11,6 +11,7 @@ static const struct command {
 } commands[] = {
 	{"run", "start a program whose TCP connections may take the SAN", cmd_run},
 	{"stat", "show the connections of all such programs, their path and why", cmd_stat},
+	{"ports", "show ports and NICs; give a NIC to user space, or back to the kernel", cmd_ports},
 	{"check", "say what this machine lacks for the SAN and how to mend it", cmd_check},
 	{"lab", "a laboratory: hosts as network namespaces, joined by a SAN", cmd_lab},
 };

@@ -102,6 +102,21 @@ static void print_table(struct table *t)
 				c + 1 < COLUMNS ? "  " : "\n");
 }
 
+static void print_port(const struct statfile_port *p)
+{
+	char rx[SD_ADDR_STRLEN], tx[SD_ADDR_STRLEN];
+
+	put_bytes(rx, p->rx_bytes);
+	put_bytes(tx, p->tx_bytes);
+	printf("\n  %s: %s on %s, %u queue%s; received %llu frames, %s; sent %llu, %s", p->name, p->driver,
+		p->netdev, p->queues, p->queues == 1 ? "" : "s", (unsigned long long)p->rx_frames, rx,
+		(unsigned long long)p->tx_frames, tx);
+	if (p->rx_missed)
+		printf("; %llu missed", (unsigned long long)p->rx_missed);
+	if (p->rx_errors)
+		printf("; %llu bad", (unsigned long long)p->rx_errors);
+}
+
 static void print_summary(const struct stat_file *files, unsigned n)
 {
 	uint64_t by_reason[SD_REASON_COUNT] = {0};
@@ -114,6 +129,8 @@ static void print_summary(const struct stat_file *files, unsigned n)
 			(unsigned long long)h->tcp_total);
 		if (h->overflow)
 			printf(" (%llu not listed)", (unsigned long long)h->overflow);
+		for (unsigned p = 0; p < h->n_ports; p++)
+			print_port(&h->ports[p]);
 		for (unsigned r = 0; r < SD_REASON_COUNT; r++)
 			by_reason[r] += h->by_reason[r];
 	}
@@ -175,7 +192,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	}
 }
 
-static const char *runtime_dir(void)
+const char *stat_runtime_dir(void)
 {
 	static char dir[sizeof(((struct cfg *)0)->runtime_dir)];
 	struct cfg *cfg = malloc(sizeof *cfg);
@@ -210,7 +227,7 @@ int cmd_stat(int argc, char **argv)
 	int n, rc;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &a);
-	dir = runtime_dir();
+	dir = stat_runtime_dir();
 	n = dir ? stat_read_all(dir, a.pid, &files) : -ENOMEM;
 	if (n < 0)
 		return command_fail("%s/stat: %s", dir ? dir : "", strerror(-n));

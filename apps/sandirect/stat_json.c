@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* `sandirect stat --json`. */
-#include <jansson.h>
+#include "stat_json.h"
+
+#include <stdio.h>
 
 #include "command.h"
 #include "stat.h"
@@ -54,11 +56,39 @@ static json_t *reasons(const struct statfile_header *h)
 	return o;
 }
 
+json_t *stat_port_json(const struct statfile_port *p)
+{
+	json_t *o = json_object();
+	char mac[18];
+
+	snprintf(mac, sizeof mac, "%02x:%02x:%02x:%02x:%02x:%02x", p->mac[0], p->mac[1], p->mac[2], p->mac[3],
+		p->mac[4], p->mac[5]);
+	json_object_set_new(o, "port", text(p->name));
+	json_object_set_new(o, "netdev", text(p->netdev));
+	json_object_set_new(o, "device", text(p->device));
+	json_object_set_new(o, "driver", text(p->driver));
+	json_object_set_new(o, "mac", text(mac));
+	json_object_set_new(o, "link", text(p->link_up ? "up" : "down"));
+	json_object_set_new(o, "mtu", json_integer(p->mtu));
+	json_object_set_new(o, "queues", json_integer(p->queues));
+	json_object_set_new(o, "numa_node", p->numa_node < 0 ? json_null() : json_integer(p->numa_node));
+	json_object_set_new(o, "rx_frames", number(p->rx_frames));
+	json_object_set_new(o, "rx_bytes", number(p->rx_bytes));
+	json_object_set_new(o, "rx_missed", number(p->rx_missed));
+	json_object_set_new(o, "rx_errors", number(p->rx_errors));
+	json_object_set_new(o, "tx_frames", number(p->tx_frames));
+	json_object_set_new(o, "tx_bytes", number(p->tx_bytes));
+	json_object_set_new(o, "tx_full", number(p->tx_full));
+	return o;
+}
+
 static json_t *process(const struct stat_file *f, bool all)
 {
 	const struct statfile_header *h = &f->header;
-	json_t *o = json_object(), *list = json_array();
+	json_t *o = json_object(), *list = json_array(), *ports = json_array();
 
+	for (unsigned i = 0; i < h->n_ports; i++)
+		json_array_append_new(ports, stat_port_json(&h->ports[i]));
 	for (unsigned i = 0; i < f->n_records; i++)
 		if (stat_is_shown(&f->records[i], all))
 			json_array_append_new(list, connection(&f->records[i]));
@@ -67,6 +97,7 @@ static json_t *process(const struct stat_file *f, bool all)
 	json_object_set_new(o, "netns", number(h->netns));
 	json_object_set_new(o, "host", text(f->host));
 	json_object_set_new(o, "engine", text(h->engine));
+	json_object_set_new(o, "ports", ports);
 	json_object_set_new(o, "san_total", number(h->san_total));
 	json_object_set_new(o, "tcp_total", number(h->tcp_total));
 	json_object_set_new(o, "not_listed", number(h->overflow));

@@ -247,6 +247,20 @@ static int read_records(int fd, struct stat_file *f, const struct statfile_recor
 	return 0;
 }
 
+static void clean_ports(struct statfile_header *h)
+{
+	if (h->n_ports > STATFILE_PORTS)
+		h->n_ports = 0;
+	for (unsigned i = 0; i < h->n_ports; i++) {
+		struct statfile_port *p = &h->ports[i];
+
+		make_printable(p->name, sizeof p->name);
+		make_printable(p->netdev, sizeof p->netdev);
+		make_printable(p->device, sizeof p->device);
+		make_printable(p->driver, sizeof p->driver);
+	}
+}
+
 static int read_table(const struct candidate *c, struct stat_file *out)
 {
 	uint8_t *table = malloc(TABLE_SIZE);
@@ -262,6 +276,7 @@ static int read_table(const struct candidate *c, struct stat_file *out)
 
 		make_printable(h->program, sizeof h->program);
 		make_printable(h->engine, sizeof h->engine);
+		clean_ports(h);
 		rc = read_records(c->fd, out, (const struct statfile_record *)(table + sizeof *h),
 			(unsigned)(fit < h->records ? fit : h->records));
 	}

@@ -394,6 +394,7 @@ static void eth_info(struct port *p, struct port_info *out)
 		.name = e->name,
 		.driver = e->driver,
 		.mtu = e->mtu,
+		.queues = 1,
 		.numa_node = e->started ? rte_eth_dev_socket_id(e->id) : -1,
 		.caps = e->caps,
 		.link_up = is_up(e),

@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-MAGIC, VERSION, RECORDS = 0x53444354, 1, 8192
+MAGIC, VERSION, RECORDS, PORTS = 0x53444354, 2, 8192, 8
 
 
 class Addr(c.Structure):
@@ -28,11 +28,20 @@ class Record(c.Structure):
                 ("spare", c.c_uint64)]
 
 
+class Port(c.Structure):
+    _fields_ = [("name", c.c_char * 32), ("netdev", c.c_char * 16), ("device", c.c_char * 64), ("driver", c.c_char * 32),
+                ("mac", c.c_uint8 * 6), ("link_up", c.c_uint8), ("spare8", c.c_uint8), ("mtu", c.c_uint16), ("queues", c.c_uint16),
+                ("numa_node", c.c_int32),
+                *[(n, c.c_uint64) for n in ("rx_frames", "rx_bytes", "tx_frames", "tx_bytes", "rx_missed", "rx_errors", "tx_full",
+                                            "at_ns")]]
+
+
 class Header(c.Structure):
     _fields_ = [(n, c.c_uint32) for n in ("magic", "version", "header_size", "record_size", "records")] + [
         ("pid", c.c_int32), ("start_time", c.c_uint64), ("netns", c.c_uint64), ("program", c.c_char * 64),
         ("refresh_wanted", c.c_uint64), ("refreshed", c.c_uint64), ("overflow", c.c_uint64), ("by_reason", c.c_uint64 * 64),
-        ("san_total", c.c_uint64), ("tcp_total", c.c_uint64), ("engine", c.c_char * 96), ("spare", c.c_uint64 * 8)]
+        ("san_total", c.c_uint64), ("tcp_total", c.c_uint64), ("engine", c.c_char * 96),
+        ("n_ports", c.c_uint32), ("spare32", c.c_uint32), ("ports", Port * PORTS), ("spare", c.c_uint64 * 8)]
 
 
 def start_time(pid):

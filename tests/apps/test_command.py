@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -207,6 +208,53 @@ def stat_shows_what_the_table_says():
         text = t.text()
         for s in ("redis-server", "1024G", "1.5us", "PEER_SILENT", "nobody at this address answers", "3 not listed"):
             check(s in text, f"{s!r} is not in\n{text}")
+
+
+def san_port(**more):
+    return statfile.Port(**{"name": b"san0", "netdev": b"eth1", "device": b"0000:03:00.0", "driver": b"net_x", "link_up": 1,
+                            "mtu": 9000, "queues": 2, "numa_node": 1, **more})
+
+
+@scenario
+def ports_are_shown():
+    with Tables() as t:
+        pid = t.process()
+        h = statfile.header(pid, b"redis-server", n_ports=1)
+        h.ports[0] = san_port(rx_frames=100, rx_bytes=6400, tx_frames=7, tx_bytes=700, rx_missed=3)
+        t.write(pid, h, [])
+        (p,) = t.json()[0]["ports"]
+        equal([p[k] for k in ("port", "netdev", "device", "driver", "link", "mtu", "queues", "numa_node", "rx_frames", "rx_missed")],
+              ["san0", "eth1", "0000:03:00.0", "net_x", "up", 9000, 2, 1, 100, 3], "the port")
+        check("san0: net_x on eth1, 2 queues; received 100 frames, 6400; sent 7, 700; 3 missed" in t.text(), t.text())
+
+
+@scenario
+def ports_have_rates():
+    with Tables() as t:
+        pid = t.process()
+        h = statfile.header(pid, b"redis-server", n_ports=1)
+        h.ports[0] = san_port(rx_frames=100, rx_bytes=6400, tx_frames=7, tx_bytes=700, at_ns=10**9)
+        t.write(pid, h, [])
+        env = {**ENV, "SANDIRECT_RUNTIME_DIR": str(t.dir)}
+        command = subprocess.Popen([SANDIRECT, "ports", "--json", "--interval", "2s"], env=env, stdout=subprocess.PIPE, text=True)
+        time.sleep(1)
+        h.ports[0] = san_port(rx_frames=1100, rx_bytes=64000 + 6400, tx_frames=8, tx_bytes=800, at_ns=10**9 * 3 // 2)
+        t.write(pid, h, [])
+        (p,) = json.loads(command.communicate(timeout=20)[0])["ports"]
+        equal([p[k] for k in ("program", "pid", "port", "rx_frames_per_second", "rx_bits_per_second", "tx_frames_per_second",
+                              "tx_bits_per_second")], ["redis-server", pid, "san0", 2000, 64000 * 16, 2, 1600], "rates")
+        env["COLUMNS"] = "200"
+        text = subprocess.run([SANDIRECT, "ports", "--interval", "1ms"], env=env, capture_output=True, text=True, check=True).stdout
+        check(re.search(rf"^- +redis-server \({pid}\) +san0 +net_x +up +9000 +2 ", text, re.M), text)
+
+
+@scenario
+def ports_refuses_what_it_does_not_understand():
+    for words, why in ((["bind"], "what?"), (["grab", "eth0"], "more than there should be"), (["bind", "a", "b"], "more than"),
+                       (["--interval", "1h"], "a time up to 60s")):
+        r = call("ports", *words, status=64)
+        check(why in r.stderr, r.stderr)
+    check("no such NIC" in call("ports", "bind", "none9", status=1).stderr, "a NIC that is not there")
 
 
 @scenario

@@ -24,7 +24,7 @@ QEMU = "qemu-system-x86_64"
 # Emulated CPUs are slow, and those of a shared machine slower.
 BOOT_SECONDS = 120
 # Ports for programs that are talked to, beside the shell's.
-PROGRAMS = 4
+PROGRAMS = 2
 
 
 def need():
@@ -43,7 +43,7 @@ class Machine:
     def __init__(self, name, image, nics=(), cpus=2, memory=1024, nodes=1):
         need()
         self.process = self.errors = None
-        self.name, self.programs = name, 0
+        self.name = name
         Machine.started += 1
         self.number = Machine.started
         self.dir = Path(tempfile.mkdtemp(prefix=f"sandirect-qemu-{name}-"))
@@ -132,7 +132,7 @@ class Machine:
         self.count += 1
         mark = f"end-of-{self.count}"
         # The mark is broken up, so that an echo of the command would not be taken for it.
-        self.shell.sendall(f"(\n{command}\n) </dev/null 2>&1; echo; echo {mark}'' $?\n".encode())
+        self.shell.sendall(f"(\n{command}\n) </dev/null 2>&1; s=$?; echo; echo {mark}'' $s\n".encode())
         pattern = rf"\n{mark} (\d+)\r?\n"
         text = self._read(seconds, pattern)
         m = re.search(pattern, text)
@@ -147,12 +147,11 @@ class Machine:
     def background(self, command, log):
         self.run(f"setsid sh -c '{command}' >{log} 2>&1 &")
 
-    def program(self, command):
-        """A socket at a program's standard input and output. A machine has a few of them."""
+    def program(self, command, place=0):
+        """A socket at a program's standard input and output. There is room for a few at once; the one before has ended."""
         s = socket.socket(socket.AF_UNIX)
-        s.connect(f"{self.dir}/program{self.programs}")
-        self.programs += 1
-        self.run(f"{{ setsid {command} <&4 >&4 2>&1; }} 4<>/dev/vport0p{self.programs + 1} &")
+        s.connect(f"{self.dir}/program{place}")
+        self.run(f"{{ setsid {command} <&4 >&4 2>&1; }} 4<>/dev/vport0p{place + 2} &")
         return s
 
     def until(self, command, pattern, seconds=60):

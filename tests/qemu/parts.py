@@ -20,10 +20,10 @@ def dpdk_directory():
     raise Failure("DPDK's drivers are not installed")
 
 
-def base_image():
+def base_image(*modules):
     need()
     image = Image()
-    return image.modules(KERNEL / "modules", ["vfio-pci", "vfio_iommu_type1", "tun", "af_packet"])
+    return image.modules(KERNEL / "modules", ["vfio-pci", "vfio_iommu_type1", "tun", "af_packet", *modules])
 
 
 def with_dpdk(image, *drivers):

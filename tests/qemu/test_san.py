@@ -12,7 +12,7 @@ from pathlib import Path
 import parts
 import tap
 from machine import Machine
-from tap import check, main, scenario
+from tap import check, equal, main, scenario
 
 MIB = 1 << 20
 BLOCK, GIGABYTE = 16 * MIB, 64  # the latter in blocks
@@ -111,6 +111,14 @@ def redis_serves_the_other_guest():
     engine = all_is_san(sandirect(a, "stat --json"), "redis-server", 40)
     check("net_sandirect_virtio_pci" in engine, engine)
     check("vfio-device" in a.run("cat /proc/$(pidof redis-server)/maps"), "redis has the NIC's registers")
+    b.background(run(f"redis-benchmark -h {ADDRESSES[0]} -n 100000 -c 20 -t set -q"), "/run/benchmark.log")
+    b.run("sleep 2")
+    shown = json.loads(sandirect(a, "ports --json --interval 500ms"))
+    port, = shown["ports"]
+    check((port["driver"], port["queues"], port["link"]) == ("net_sandirect_virtio_pci", 1, "up"), port)
+    check(port["rx_frames_per_second"] > 100 and port["tx_bits_per_second"] > 10000, port)
+    equal([n["kernel_driver"] for n in shown["nics"]], ["vfio-pci"], "the NIC's driver")
+    b.until("pidof redis-benchmark || echo none", "none", 60)
     a.run("kill $(pidof redis-server); sleep 1")
 
 
@@ -121,7 +129,7 @@ def a_gigabyte_arrives_as_it_was():
     b.run("sleep 2")
     send(b, GIGABYTE, ADDRESSES[0])
     m = a.until("cat /run/sum", r"^([0-9a-f]{32}) ", 60)
-    tap.equal(m.group(1), transfer.digest(GIGABYTE), "the digest")
+    equal(m.group(1), transfer.digest(GIGABYTE), "the digest")
     through_kernel = int(a.run("cat /sys/class/net/san0/statistics/rx_bytes"))
     check(through_kernel < MIB, f"{through_kernel} bytes went by the kernel")
 
@@ -172,7 +180,7 @@ def a_guest_and_a_process_of_this_host():
     for n in range(4):
         machine.run(f"{client} -x set block{n} < /root/block", 120)
     got = machine.run(f"for n in 0 1 2 3; do {client} --raw get block$n | head -c {BLOCK} | md5sum; done", 240)
-    tap.equal(got.count(transfer.digest(1)), 4, f"blocks that have come back as they were ({got})")
+    equal(got.count(transfer.digest(1)), 4, f"blocks that have come back as they were ({got})")
     all_is_san(host.stat(), "redis-server", 48)
     redis.terminate()
 
