@@ -165,7 +165,7 @@ def main():
     if options.sanitized:
         run_suites(count, options.sanitized, options, True)
     if options.fuzz_build:
-        run_fuzzers(count, options.fuzz_build, 10 if options.quick else 300 if options.long else 600 if options.fuzz else 60)
+        run_fuzzers(count, options.fuzz_build, 10 if options.quick else 300 if options.long else 600 if options.fuzz else 40)
     else:
         print("Fuzz targets: clang is not here")
         count.skipped += 1
