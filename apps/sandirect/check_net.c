@@ -2,7 +2,6 @@
 /* The configured ports with their interfaces and devices, and the filters that will not see SAN traffic. */
 #include <ctype.h>
 #include <libmnl/libmnl.h>
-#include <limits.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <net/if.h>
@@ -13,6 +12,7 @@
 
 #include "check.h"
 #include "netns.h"
+#include "pcidev.h"
 
 static void check_netdev(struct check_report *r, const struct cfg_port *p)
 {
@@ -39,21 +39,17 @@ static bool is_pci(const char *device)
 static void check_pci(struct check_report *r, const struct cfg_port *p)
 {
 	int len = (int)strcspn(p->device, ",");
-	char path[PATH_MAX], driver[PATH_MAX];
-	ssize_t n;
+	struct pcidev d;
+	char name[32];
 
-	snprintf(path, sizeof path, "/sys/bus/pci/devices/%s%.*s/driver",
-		strchr(p->device, ':') == strrchr(p->device, ':') ? "0000:" : "", len, p->device);
-	n = readlink(path, driver, sizeof driver - 1);
-	if (n < 0) {
+	snprintf(name, sizeof name, "%.*s", len, p->device);
+	if (pcidev_find(name, &d) || !*d.driver)
 		check_add(r, CHECK_MISSING, "device",
-			"dpdk-devbind.py --status lists devices; bind this one to vfio-pci",
+			"`sandirect ports` lists NICs; `sandirect ports bind` gives this one to vfio-pci",
 			"%.*s of [port %s] has no driver or does not exist", len, p->device, p->name);
-		return;
-	}
-	driver[n] = '\0';
-	check_add(r, CHECK_OK, "device", NULL, "%.*s of [port %s], driver %.32s", len, p->device, p->name,
-		strrchr(driver, '/') ? strrchr(driver, '/') + 1 : driver);
+	else
+		check_add(r, CHECK_OK, "device", NULL, "%.*s of [port %s], driver %s", len, p->device,
+			p->name, d.driver);
 }
 
 void check_ports(struct check_report *r, const struct cfg *cfg)

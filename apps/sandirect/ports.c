@@ -151,20 +151,19 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 static int show(const struct arguments *a)
 {
-	const char *dir = stat_runtime_dir();
 	struct stat_file *before, *after;
 	struct timespec pause = {(time_t)(a->interval_ns / SD_S), (long)(a->interval_ns % SD_S)};
-	int n_before = dir ? stat_read_all(dir, 0, &before) : -ENOMEM, n, rc = 0;
+	int n_before = stat_look(0, &before), n, rc = 0;
 	bool any = false;
 
 	if (n_before < 0)
-		return command_fail("%s/stat: %s", dir ? dir : "", strerror(-n_before));
+		return EXIT_FAILURE;
 	if (n_before)
 		nanosleep(&pause, NULL);
-	n = stat_read_all(dir, 0, &after);
+	n = stat_look(0, &after);
 	if (n < 0) {
 		stat_free_all(before, (unsigned)n_before);
-		return command_fail("%s/stat: %s", dir, strerror(-n));
+		return EXIT_FAILURE;
 	}
 	if (a->json) {
 		rc = ports_print_json(before, (unsigned)n_before, after, (unsigned)n);
@@ -188,9 +187,9 @@ int cmd_ports(int argc, char **argv)
 		.options = options,
 		.parser = parse_option,
 		.args_doc = "\nbind NIC\nunbind NIC",
-		.doc = "Shows the ports that programs under Sandirect have open and what goes through them, "
-		       "and "
-		       "this machine's NICs on the PCI bus. bind gives a NIC, named by its address or its "
+		.doc = "Shows the ports that programs under Sandirect have open, what goes through them, "
+		       "and this machine's NICs on the PCI bus. bind gives a NIC, named by its address or "
+		       "its "
 		       "interface, to vfio-pci, for user-space drivers; unbind gives it back to the kernel.",
 	};
 	struct arguments a = {.interval_ns = INTERVAL_NS};

@@ -192,7 +192,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	}
 }
 
-const char *stat_runtime_dir(void)
+/* Where programs write their tables, by the configuration. NULL: out of memory. */
+static const char *runtime_dir(void)
 {
 	static char dir[sizeof(((struct cfg *)0)->runtime_dir)];
 	struct cfg *cfg = malloc(sizeof *cfg);
@@ -205,6 +206,16 @@ const char *stat_runtime_dir(void)
 	strcpy(dir, cfg->runtime_dir);
 	free(cfg);
 	return dir;
+}
+
+int stat_look(pid_t pid, struct stat_file **out)
+{
+	const char *dir = runtime_dir();
+	int n = dir ? stat_read_all(dir, pid, out) : -ENOMEM;
+
+	if (n < 0)
+		command_fail("%s/stat: %s", dir ? dir : "", strerror(-n));
+	return n;
 }
 
 int cmd_stat(int argc, char **argv)
@@ -223,14 +234,12 @@ int cmd_stat(int argc, char **argv)
 	};
 	struct arguments a = {0};
 	struct stat_file *files;
-	const char *dir;
 	int n, rc;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &a);
-	dir = stat_runtime_dir();
-	n = dir ? stat_read_all(dir, a.pid, &files) : -ENOMEM;
+	n = stat_look(a.pid, &files);
 	if (n < 0)
-		return command_fail("%s/stat: %s", dir ? dir : "", strerror(-n));
+		return EXIT_FAILURE;
 	rc = a.json ? stat_print_json(files, (unsigned)n, a.all) : print_text(files, (unsigned)n, a.all);
 	stat_free_all(files, (unsigned)n);
 	return rc;
