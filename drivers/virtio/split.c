@@ -163,9 +163,13 @@ VN_INLINE uint16_t pop(struct vn_queue *q, bool in_order)
 /* The buffer that begins with descriptor id is the device's. */
 VN_INLINE void offer_sent(struct vn_queue *q, struct rte_mbuf *m, uint16_t id, uint16_t count)
 {
+	uint16_t *entry = &q->split.avail->ring[q->avail_pos++ & q->mask];
+
 	q->mbufs[id] = m;
 	q->count[id] = count;
-	q->split.avail->ring[q->avail_pos++ & q->mask] = id;
+	/* In order it mostly is the same in each lap: the device then keeps its copy of the cache line. */
+	if (unlikely(*entry != id))
+		*entry = id;
 	q->free = (uint16_t)(q->free - count);
 	q->out++;
 }
