@@ -20,7 +20,7 @@ from tap import Failure, check
 PROMPT = "testpmd> "
 TESTPMD = shutil.which("dpdk-testpmd") or "/usr/bin/dpdk-testpmd"
 # A peer that only sends would fill the device's queues faster than an emulated CPU takes them out.
-MBUFS = 4096
+INTERACTIVE = ["-i", "--no-flush-rx", "--total-num-mbufs=4096"]
 
 
 class Testpmd:
@@ -75,15 +75,16 @@ class Testpmd:
     def quit(self):
         with contextlib.suppress(OSError), self.news:
             self.sock.sendall(b"stop\nquit\n")
-            self.news.wait_for(lambda: self.ended, self.patience)
+            self.news.wait_for(lambda: self.ended or "Bye..." in self.text, self.patience)
+        self.sock.close()
 
 
-def here(name, cpu, *arguments, app=()):
-    """Started on this host; its forwarding core is this CPU."""
+def here(name, cpu, *arguments, under=()):
+    """Started on this host, perhaps under another program; its forwarding core is this CPU."""
     mine, its = socket.socketpair()
     prefix = tempfile.mktemp(prefix="testpmd-", dir="")
-    argv = ["stdbuf", "-oL", TESTPMD, "--no-telemetry", "--no-huge", "--no-shconf", "-m", "256", f"--file-prefix={prefix}",
-            "--no-pci", "--lcores", f"0@{cpu},1@{cpu}", *arguments, "--", "-i", "--no-flush-rx", f"--total-num-mbufs={MBUFS}", *app]
+    argv = ["stdbuf", "-oL", *under, TESTPMD, "--no-telemetry", "--no-huge", "--no-shconf", "-m", "256", f"--file-prefix={prefix}",
+            "--no-pci", "--lcores", f"0@{cpu},1@{cpu}", *arguments, "--", *INTERACTIVE]
     process = subprocess.Popen(argv, stdin=its, stdout=its, stderr=its, start_new_session=True)
     its.close()
 
@@ -98,12 +99,12 @@ def here(name, cpu, *arguments, app=()):
     return t
 
 
-def peer(sockets, queues=1, iommu=False, client=False):
+def peer(sockets, iommu=False):
     """The back ends of the devices under test."""
     devices = []
     for i, path in enumerate(sockets):
-        devices += ["--vdev", f"net_vhost{i},iface={path},queues={queues},client={int(client)}" + (",iommu-support=1" if iommu else "")]
-    return here("peer", 0, *devices, app=[f"--rxq={queues}", f"--txq={queues}"])
+        devices += ["--vdev", f"net_vhost{i},iface={path}" + (",iommu-support=1" if iommu else "")]
+    return here("peer", 0, *devices)
 
 
 # --- what is checked ---
@@ -215,32 +216,27 @@ def csum(dut, far):
     check(not bad, f"{dut.name}: {bad} checksums are wrong")
 
 
-def rxonly(dut, far):
-    """All that was sent into its queues arrives; the peer counts what they had no room for as dropped."""
-    settle(dut, far)
-    dut("clear port stats all", "set fwd rxonly", "start")
-    far("clear port stats all", "set fwd txonly", "start")
-    time.sleep(1)
-    far("stop")
+def flood(sender, receiver, seconds=1):
+    """All that was put into the queues arrives; the sender counts what they had no room for as dropped."""
+    settle(sender, receiver)
+    sender("clear port stats all", "set fwd txonly")
+    receiver("clear port stats all", "set fwd rxonly", "start")
+    sender("start")
+    time.sleep(seconds)
+    sender("stop")
     time.sleep(0.5)
-    dut("stop")
+    receiver("stop")
     for p in (0, 1):
-        sent, got = far.counters(p)["TX-packets"], dut.counters(p)["RX-packets"]
-        check(sent > 1000 and sent == got, f"{dut.name}: {got} of {sent} frames received by port {p}")
+        sent, got = sender.counters(p)["TX-packets"], receiver.counters(p)["RX-packets"]
+        check(sent > 1000 and sent == got, f"{got} of {sent} frames of {sender.name}'s port {p} have reached {receiver.name}")
+
+
+def rxonly(dut, far):
+    flood(far, dut)
 
 
 def txonly(dut, far):
-    settle(dut, far)
-    dut("clear port stats all", "set fwd txonly")
-    far("clear port stats all", "set fwd rxonly", "start")
-    dut("start")
-    time.sleep(1)
-    dut("stop")
-    time.sleep(0.5)
-    far("stop")
-    for p in (0, 1):
-        sent, got = dut.counters(p)["TX-packets"], far.counters(p)["RX-packets"]
-        check(sent > 1000 and sent == got, f"{dut.name}: {got} of {sent} frames of port {p} have arrived")
+    flood(dut, far)
 
 
 def start_stop(dut, far):

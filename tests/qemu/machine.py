@@ -23,8 +23,6 @@ KERNEL = Path(os.environ.get("QEMU_KERNEL", Path(__file__).resolve().parents[2] 
 QEMU = "qemu-system-x86_64"
 # Emulated CPUs are slow, and those of a shared machine slower.
 BOOT_SECONDS = 120
-# Ports for programs that are talked to, beside the shell's.
-PROGRAMS = 2
 
 
 def need():
@@ -63,15 +61,13 @@ class Machine:
              "-kernel", str(KERNEL / "vmlinuz"), "-initrd", str(self.dir / "initramfs"),
              "-append", "console=ttyS0 panic=-1 quiet intel_iommu=on iommu=pt mitigations=off rdinit=/init",
              "-serial", f"file:{self.console}", "-device", "virtio-serial-pci,disable-legacy=on",
-             "-chardev", f"socket,id=shell,path={self.dir}/shell,server=on,wait=off", "-device", "virtserialport,chardev=shell"]
-        for n in range(PROGRAMS):
-            a += ["-chardev", f"socket,id=program{n},path={self.dir}/program{n},server=on,wait=off",
-                  "-device", f"virtserialport,chardev=program{n}"]
+             "-chardev", f"socket,id=shell,path={self.dir}/shell,server=on,wait=off", "-device", "virtserialport,chardev=shell",
+             "-chardev", f"socket,id=program,path={self.dir}/program,server=on,wait=off", "-device", "virtserialport,chardev=program"]
         for n in range(nodes):
             a += ["-object", f"memory-backend-memfd,id=mem{n},size={memory // nodes}M,share=on", "-numa",
                   f"node,nodeid={n},memdev=mem{n},cpus={n * cpus // nodes}-{(n + 1) * cpus // nodes - 1}"]
         for n, (netdev, options) in enumerate(nics):
-            a += netdev_arguments(n, netdev, self.dir)
+            a += netdev_arguments(n, netdev)
             mac = f"52:54:00:00:{self.number:02x}:{n:02x}"
             a += ["-device", f"virtio-net-pci,netdev=net{n},mac={mac},disable-legacy=on,iommu_platform=on,ats=on,{options}".rstrip(",")]
         return a
@@ -147,11 +143,11 @@ class Machine:
     def background(self, command, log):
         self.run(f"setsid sh -c '{command}' >{log} 2>&1 &")
 
-    def program(self, command, place=0):
-        """A socket at a program's standard input and output. There is room for a few at once; the one before has ended."""
+    def program(self, command):
+        """A socket at a program's standard input and output. There is one at a time."""
         s = socket.socket(socket.AF_UNIX)
-        s.connect(f"{self.dir}/program{place}")
-        self.run(f"{{ setsid {command} <&4 >&4 2>&1; }} 4<>/dev/vport0p{place + 2} &")
+        s.connect(f"{self.dir}/program")
+        self.run(f"{{ setsid {command} <&4 >&4 2>&1; }} 4<>/dev/vport0p2 &")
         return s
 
     def until(self, command, pattern, seconds=60):
@@ -188,11 +184,16 @@ class Machine:
             shutil.rmtree(self.dir, ignore_errors=True)
 
 
-def netdev_arguments(n, netdev, directory):
-    """netdev: QEMU's words, or ("vhost-user", path, server, queues)."""
-    if isinstance(netdev, tuple):
-        _, path, server, queues = netdev
-        return ["-chardev", f"socket,id=chr{n},path={path}" + (",server=on" if server else ",reconnect=1"), "-netdev",
-                f"vhost-user,id=net{n},chardev=chr{n},queues={queues}"]
+class VhostUser:
+    """A netdev whose other side is a process of this host: what has the socket at this path open."""
+
+    def __init__(self, path):
+        self.path = path
+
+
+def netdev_arguments(n, netdev):
+    """netdev: QEMU's words, or a VhostUser."""
+    if isinstance(netdev, VhostUser):
+        return ["-chardev", f"socket,id=chr{n},path={netdev.path},reconnect=1", "-netdev", f"vhost-user,id=net{n},chardev=chr{n}"]
     kind, _, rest = netdev.partition(",")
     return ["-netdev", f"{kind},id=net{n}" + ("," + rest if rest else "")]

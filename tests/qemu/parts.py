@@ -2,11 +2,13 @@
 """What guests are made of: DPDK with the drivers that are wanted, our own programs."""
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "drivers")]
 from image import Image
-from machine import KERNEL, need
+import testpmd
+from machine import KERNEL, Machine, VhostUser, need
 from tap import Failure, Skip
 
 DRIVER = os.environ.get("QEMU_DRIVER", "")
@@ -38,19 +40,35 @@ def with_dpdk(image, *drivers):
 
 
 def with_testpmd(image):
-    image.tool("dpdk-testpmd").tool("stdbuf").tool("lspci").file("/usr/share/misc/pci.ids")
-    return image.file("/usr/libexec/coreutils/libstdbuf.so")
+    return image.tool("dpdk-testpmd").tool("stdbuf").file("/usr/libexec/coreutils/libstdbuf.so")
 
 
-def take_nics(machine, hugepages=256):
+def take_nics(machine):
     """NICs for vfio-pci, memory for DPDK."""
-    machine.run(f"echo {hugepages} > /proc/sys/vm/nr_hugepages")
+    machine.run("echo 256 > /proc/sys/vm/nr_hugepages")
     nics = machine.nics()
     machine.bind_vfio(*nics)
     return nics
 
 
-def testpmd_command(nics, driver=None, arguments=""):
-    devices = " ".join(f"-a {n}{arguments}" for n in nics)
-    own = f"-d {driver} " if driver else ""
-    return f"stdbuf -oL dpdk-testpmd --no-telemetry {own}{devices} --lcores 0@0,1@1 -m 256 -- -i --no-flush-rx --total-num-mbufs=4096"
+# --- testpmd in a guest, and its peer here ---
+
+def guest_of_testpmd(options):
+    """A guest whose two NICs, with these options of QEMU's, vfio-pci has; the peer that is their back end; the NICs."""
+    directory = tempfile.mkdtemp(prefix="sandirect-testpmd-")
+    paths = [f"{directory}/{i}" for i in (0, 1)]
+    far = testpmd.peer(paths, iommu=True)
+    # Without the kernel's virtio_net: QEMU 7.2 crashes when that takes a vhost-user device with an IOMMU.
+    image = with_testpmd(with_dpdk(base_image(), "net_virtio")).tool("lspci").file("/usr/share/misc/pci.ids")
+    machine = Machine("guest", image, [(VhostUser(p), options) for p in paths]).boot()
+    return machine, far, take_nics(machine)
+
+
+def testpmd_in(machine, nics, who):
+    """who: "own" for our driver, "dpdk" for DPDK's."""
+    devices = " ".join(f"-a {n}" for n in nics)
+    own = f"-d {OWN} " if who == "own" else ""
+    command = f"stdbuf -oL dpdk-testpmd --no-telemetry {own}{devices} --lcores 0@0,1@1 -m 256 -- {' '.join(testpmd.INTERACTIVE)}"
+    t = testpmd.Testpmd(machine.program(command), who, 60)
+    testpmd.links_up(t)
+    return t

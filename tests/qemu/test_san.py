@@ -11,7 +11,7 @@ from pathlib import Path
 
 import parts
 import tap
-from machine import Machine
+from machine import Machine, VhostUser
 from tap import check, equal, main, scenario
 
 MIB = 1 << 20
@@ -37,9 +37,9 @@ def image(block):
     for name in ("SANDIRECT", "LIBRARY", "BACKEND"):
         i.program(os.environ["QEMU_" + name])
     i.program(parts.DRIVER)
-    for tool in ("redis-server", "redis-cli", "redis-benchmark", "nc.openbsd", "lspci"):
+    for tool in ("redis-server", "redis-cli", "redis-benchmark", "nc.openbsd"):
         i.tool(tool)
-    return i.file("/usr/share/misc/pci.ids").file(block, "/root/block")
+    return i.file(block, "/root/block")
 
 
 def sandirect(machine, words, **kw):
@@ -171,7 +171,7 @@ def a_guest_and_a_process_of_this_host():
     redis = host.start("redis-server", "--save", "", "--bind", host.address, "--protected-mode", "no", stdout=subprocess.DEVNULL)
     # Redis opens the port when it listens. QEMU 7.2 crashes when the back end comes later than the guest.
     tap.until(lambda: os.path.exists(host.socket), 20, "the port of redis-server")
-    machine = Machine("guest", image(transfer.file), [(("vhost-user", host.socket, False, 1), "vectors=0")]).boot()
+    machine = Machine("guest", image(transfer.file), [(VhostUser(host.socket), "vectors=0")]).boot()
     nic, = parts.take_nics(machine)
     configure(machine, nic, "10.78.0.2")
     benchmark(machine, host.address)

@@ -4,13 +4,10 @@
 test_testpmd.py [own|dpdk [DEVICE_OPTIONS]]: with our driver, or with DPDK's; on devices with these options of QEMU's.
 """
 import sys
-import tempfile
 
 import parts
 import tap
 import testpmd
-from machine import Machine
-from parts import OWN
 from tap import check, main, scenario
 
 WHICH = sys.argv.pop(1) if len(sys.argv) > 1 else "own"
@@ -19,16 +16,8 @@ OPTIONS = sys.argv.pop(1) if len(sys.argv) > 1 else ""
 
 @tap.once
 def guest_and_peer():
-    directory = tempfile.mkdtemp(prefix="sandirect-testpmd-")
-    paths = [f"{directory}/{i}" for i in (0, 1)]
-    far = testpmd.peer(paths, iommu=True)
-    # Without the kernel's virtio_net: QEMU 7.2 crashes when that takes a vhost-user device with an IOMMU.
-    image = parts.with_testpmd(parts.with_dpdk(parts.base_image(), "net_virtio"))
-    machine = Machine("guest", image, [(("vhost-user", p, False, 1), OPTIONS) for p in paths]).boot()
-    nics = parts.take_nics(machine)
-    dut = testpmd.Testpmd(machine.program(parts.testpmd_command(nics, OWN if WHICH == "own" else None)), WHICH, 60)
-    testpmd.links_up(dut)
-    return machine, dut, far
+    machine, far, nics = parts.guest_of_testpmd(OPTIONS)
+    return machine, parts.testpmd_in(machine, nics, WHICH), far
 
 
 @scenario
