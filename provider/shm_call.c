@@ -36,9 +36,9 @@ void shm_hang_up(struct shm *x)
 		shm_ep_answer(container_of(it, struct shm_ep, request), &m);
 }
 
-static int wait_readable(int fd, uint64_t until)
+static int wait_for(int fd, short events, uint64_t until)
 {
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = {.fd = fd, .events = events};
 	uint64_t now = sd_clock_ns();
 
 	return now < until && poll(&p, 1, (int)((until - now) / SD_MS) + 1) == 1 ? 0 : -ETIMEDOUT;
@@ -52,7 +52,7 @@ static int greet(struct shm *x, int fd)
 	snprintf(m.hello.program, sizeof m.hello.program, "%.31s", program_invocation_short_name);
 	r = channel_send(fd, &m);
 	if (!r)
-		r = wait_readable(fd, sd_clock_ns() + PATIENCE_NS);
+		r = wait_for(fd, POLLIN, sd_clock_ns() + PATIENCE_NS);
 	if (!r)
 		r = channel_recv(fd, &m);
 	if (!r && (m.type != CHANNEL_WELCOME || m.welcome.version != CHANNEL_VERSION))
@@ -113,6 +113,29 @@ enum sd_reason shm_call(struct shm *x)
 	return r == -EMFILE ? SD_REASON_LIMIT_NOFILE : SD_REASON_NO_DAEMON;
 }
 
+/*
+ * A program may ask faster than the daemon listens, which a loop of connects that do not block does easily:
+ * then it waits. Answers are taken meanwhile, as the daemon does not wait for anybody to do that.
+ */
+static int send_patiently(struct shm *x, const struct channel_message *m)
+{
+	uint64_t until = sd_clock_ns() + x->patience_ns;
+	int r;
+
+	/* The kernel may also have an opinion on how many descriptors of a user are on their way. */
+	while ((r = channel_send(x->channel, m)) == -EAGAIN || r == -ETOOMANYREFS) {
+		int heard = shm_hear(x) ? 0
+					: wait_for(x->channel, POLLIN | (r == -EAGAIN ? POLLOUT : 0),
+						  r == -EAGAIN ? until : sd_clock_ns() + SD_MS);
+
+		if (x->channel < 0)
+			return -ENOTCONN;
+		if (heard && sd_clock_ns() >= until)
+			return -EPIPE; /* it has stopped listening */
+	}
+	return r;
+}
+
 int shm_ask(struct shm_ep *e, struct channel_message *m)
 {
 	struct shm *x = shm_of(e);
@@ -120,7 +143,7 @@ int shm_ask(struct shm_ep *e, struct channel_message *m)
 
 	m->id = e->id = ++x->next_id;
 	if (!r)
-		r = channel_send(x->channel, m);
+		r = send_patiently(x, m);
 	if (!r) {
 		e->give_up_at = sd_clock_ns() + x->patience_ns;
 		list_push_back(&x->requests, &e->request);
@@ -135,7 +158,7 @@ void shm_await(struct shm_ep *e)
 	struct shm *x = shm_of(e);
 
 	while (!list_empty(&e->request) && x->channel >= 0) {
-		if (wait_readable(x->channel, e->give_up_at))
+		if (wait_for(x->channel, POLLIN, e->give_up_at))
 			shm_hang_up(x);
 		else
 			shm_hear(x);

@@ -261,6 +261,41 @@ def clients_on_both_paths():
         check(KERNEL_ONLY or d.stat(server)["tcp_total"] == 9, "connections on TCP")
 
 
+CONNECTS_AT_ONCE = """
+import select, socket, sys
+sockets = [socket.socket() for _ in range(int(sys.argv[3]))]
+poll = select.poll()
+for s in sockets:
+    s.setblocking(False)
+    s.connect_ex((sys.argv[1], int(sys.argv[2])))
+    poll.register(s, select.POLLOUT)
+print("connecting", flush=True)
+left = {s.fileno(): s for s in sockets}
+while left:
+    for fd, _ in poll.poll():
+        error = left.pop(fd).getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert not error, error
+        poll.unregister(fd)
+print("connected", flush=True)
+sys.stdin.read()
+"""
+
+
+@scenario
+def many_connects_while_the_daemon_is_slow():
+    """More than the daemon's queue has room for: the program waits, and all take the SAN path."""
+    times = 1000
+    with Daemon() as d:
+        serve(d)
+        os.kill(d.pid, signal.SIGSTOP)
+        p = d.run(PYTHON, "-c", CONNECTS_AT_ONCE, ADDRESS, PORT, times, stdin=subprocess.PIPE)
+        time.sleep(0.5)
+        check("connecting" not in p.output(), "the daemon's queue has room for all of them")
+        os.kill(d.pid, signal.SIGCONT)
+        p.until_line("connected", 20)
+        equal(d.stat(p)["san_total"], times, f"connections on the SAN path; {d.stat(p)['by_reason']}")
+
+
 @scenario
 def stat_counts_bytes():
     with Daemon() as d:
