@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/sockaddr.h"
 #include "provider/broker_private.h"
 
@@ -129,20 +130,39 @@ static int ask_listener(int fd, const struct sd_addr *local, const struct sd_add
 	return r;
 }
 
+/* It may be there and know nothing of TCP, and would say of any socket that there is none: this one there is.
+ */
+static bool finds_listeners(int diag)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sd_addr at = {.family = 4, .ip = {127, 0, 0, 1}};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof in;
+	uint64_t cookie = 0;
+
+	if (fd < 0)
+		return false;
+	if (!bind(fd, (struct sockaddr *)&in, sizeof in) && !listen(fd, 1) &&
+		!getsockname(fd, (struct sockaddr *)&in, &len)) {
+		at.port = ntohs(in.sin_port);
+		if (ask_listener(diag, &at, &at, &cookie))
+			cookie = 0;
+	}
+	close(fd);
+	return cookie;
+}
+
 void kernel_open(struct broker *b)
 {
-	const struct sd_addr nobody = {.family = 4, .port = 1, .ip = {127, 0, 0, 1}};
-	uint64_t cookie;
-	int r;
-
 	b->diag = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	if (b->diag < 0)
 		return;
-	/* It may be there and know nothing of TCP. */
-	r = ask_listener(b->diag, &nobody, &nobody, &cookie);
 	b->netns = netns_of(b->diag);
-	if ((!r || r == -ENOENT) && b->netns)
+	if (b->netns && finds_listeners(b->diag))
 		return;
+	sd_warn("the kernel does not say which socket listens (CONFIG_INET_DIAG; modprobe tcp_diag): "
+		"programs' own "
+		"word is taken for it");
 	close(b->diag);
 	b->diag = -1;
 }
