@@ -7,6 +7,10 @@
  * allocates except open and close. One thread at a time uses a port (rx, tx, arm included); errors are 0 or
  * -errno.
  *
+ * A port with several pairs of queues is as many struct ports, of which the one that open gave is the first
+ * (queue). Threads may use them at the same time, but for link_poll and close, which are the first one's:
+ * nobody else may use any of them meanwhile.
+ *
  * Ports without a wire of their own format (UDP through the kernel) take and give the same Ethernet/IP/UDP
  * frames and translate.
  */
@@ -28,6 +32,7 @@ enum port_frame_flags {
 	PORT_TX_CSUM = 1 << 2,	  /* UDP checksum field holds the pseudo header's sum: the NIC is to finish it
 				   * (only with PORT_CAP_TX_CSUM; l3 and l4 offsets follow from the frame) */
 	PORT_TX_CHAINED = 1 << 3, /* tx_chain's */
+	PORT_RX_HANDED = 1 << 4,  /* by another one of the port's users (share.h) */
 };
 
 struct port_frame {
@@ -52,7 +57,7 @@ struct port_info {
 	const char *driver; /* "net_virtio_user", "sim", "udp"... */
 	uint8_t mac[6];
 	uint16_t mtu;	 /* IP MTU */
-	uint16_t queues; /* pairs of a receive and a transmit queue */
+	uint16_t queues; /* pairs of a receive and a transmit queue that are in use */
 	int numa_node;	 /* -1: unknown */
 	uint32_t caps;
 	bool link_up;
@@ -97,6 +102,8 @@ struct port_ops {
 	bool (*link_poll)(struct port *p);
 	void (*info)(struct port *p, struct port_info *out);
 	void (*stats)(struct port *p, struct port_stats *out);
+	/* The port of pair i of info's queues. NULL: there is but one. */
+	struct port *(*queue)(struct port *p, unsigned i);
 	/* How much of the receive queue is in use, in 256ths; 0 also if it cannot be told. NULL: it never
 	 * can.
 	 */
@@ -141,7 +148,8 @@ struct port_config {
 	struct sd_addr udp_bind_too;		 /* another one, of the other family; family 0: none */
 	unsigned rx_descriptors, tx_descriptors; /* 0: the driver's choice */
 	const char *hugepages;			 /* "auto", "on", "off" */
-	const char *eal_args;			 /* further EAL arguments, separated by blanks, or NULL */
+	unsigned queues;      /* pairs of a receive and a transmit queue that are wanted, or one; 0: one */
+	const char *eal_args; /* further EAL arguments, separated by blanks, or NULL */
 	struct port_faults faults;
 	bool ext_tx; /* ask for PORT_CAP_EXT_TX, which may make a driver's other frames a little slower */
 	bool own_process; /* a program of ours: devices that take a signal of the process (net_tap) may be

@@ -1,9 +1,4 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * A frame that user 0 has received for another one goes through two rings: `in` to that user, and `done` back
- * to user 0, who alone gives frames back to the port behind. Each has one writer and one reader. There are
- * never more frames under way than `done` has room for.
- */
 #include "drivers/share.h"
 
 #include <errno.h>
@@ -11,53 +6,51 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "drivers/lane.h"
 
-#define RING 512u /* a power of two */
-/* Of the port's receive buffers, which are as many at least as a ring has, those that do not receive may have
- * these together: one that is slow keeps nobody else's frames out. */
+/* Of a queue's receive buffers, which are as many at least as a lane has room for, those that do not receive
+ * may have these together: one that is slow keeps nobody else's frames out. */
 #define MOST	  384u
 #define MOST_EACH 32u /* at least */
 #define BURST	  32u
-#define COPIES	  32u  /* of each user */
-#define COPY_SIZE 512u /* what is for several is short */
+/* In a frame's flags, for rx_done: 1 + the user who has received it; 0: it is its own. */
+#define FROM_SHIFT 24
 
-struct ring {
-	_Alignas(64) _Atomic uint32_t tail; /* the writer's */
-	_Alignas(64) _Atomic uint32_t head; /* the reader's */
-	struct port_frame frames[RING];
+/* A pair of queues of the port behind. Locked for each call, as looking after the link, which may take long,
+ * locks all of them. */
+struct queue {
+	_Alignas(64) struct port *port;
+	pthread_mutex_t lock;
 };
 
 struct user {
-	struct port base;
+	_Alignas(64) struct port base;
 	struct share *share;
 	unsigned index;
-	unsigned seen;	    /* of share.changes */
-	int bell;	    /* eventfd; -1: user 0 has none */
+	struct queue *queue;		    /* for sending; to receive from, unless it is another one's */
+	bool receives;			    /* from queue */
+	struct lane *lanes[PORT_SHARE_MAX]; /* to it, from those who receive */
+	unsigned seen;			    /* of share.changes */
+	int bell;			    /* eventfd; -1: it is handed nothing */
+	int both;	    /* epoll: its bell and its queue's interrupt; -1: it needs one only */
 	_Atomic bool armed; /* sleeps, and is to be rung for */
-	bool to_ring;	    /* user 0: something was handed over in this burst */
-	struct ring in, done;
-	uint32_t under_way; /* user 0: handed over and not back */
-	uint8_t *copies, *free_copies[COPIES];
-	unsigned n_free;	 /* user 0's */
-	_Atomic uint64_t missed; /* user 0: lost, as there was no room */
-	struct port_stats stats;
+	_Atomic uint64_t handed;
+	struct port_stats stats; /* without a queue of its own */
 };
 
 struct share {
-	struct port *inner;
-	pthread_mutex_t lock; /* of inner; a sleeper's, as looking after the link may take long */
-	unsigned n;
-	uint32_t most; /* frames that are under way to one user */
+	unsigned n, n_queues; /* either one queue, or one each */
 	_Atomic unsigned n_open;
 	port_share_steer *steer;
 	void *ctx;
-	_Atomic unsigned changes; /* of what inner tells of itself */
-	_Atomic uint64_t handed;
-	struct user *users;
+	_Atomic unsigned changes; /* of what the port tells of itself */
+	struct queue queues[PORT_SHARE_MAX];
+	struct user users[PORT_SHARE_MAX];
 };
 
 static struct user *user_of(struct port *p)
@@ -65,174 +58,104 @@ static struct user *user_of(struct port *p)
 	return (struct user *)p;
 }
 
-static struct port *lock(struct user *u)
+static struct port *lock(struct queue *q)
 {
-	pthread_mutex_lock(&u->share->lock);
-	return u->share->inner;
+	pthread_mutex_lock(&q->lock);
+	return q->port;
 }
 
-static void unlock(struct user *u)
+static void unlock(struct queue *q)
 {
-	pthread_mutex_unlock(&u->share->lock);
+	pthread_mutex_unlock(&q->lock);
 }
 
-/* --- rings --- */
+/* --- receiving for others --- */
 
-static bool put(struct ring *r, const struct port_frame *f)
+/* Locked. Gives back what other users are through with. */
+static void reclaim_all(struct user *u)
 {
-	uint32_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
-
-	if (tail - atomic_load_explicit(&r->head, memory_order_acquire) == RING)
-		return false;
-	r->frames[tail & (RING - 1)] = *f;
-	atomic_store_explicit(&r->tail, tail + 1, memory_order_release);
-	return true;
-}
-
-static unsigned take(struct ring *r, struct port_frame *frames, unsigned max)
-{
-	uint32_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
-	uint32_t n = atomic_load_explicit(&r->tail, memory_order_acquire) - head;
-
-	if (n > max)
-		n = max;
-	for (uint32_t i = 0; i < n; i++)
-		frames[i] = r->frames[(head + i) & (RING - 1)];
-	if (n)
-		atomic_store_explicit(&r->head, head + n, memory_order_release);
-	return n;
-}
-
-static bool is_empty(const struct ring *r)
-{
-	return atomic_load_explicit(&r->tail, memory_order_acquire) ==
-	       atomic_load_explicit(&r->head, memory_order_relaxed);
-}
-
-/* --- user 0 receives --- */
-
-static bool is_copy(const struct user *u, const struct port_frame *f)
-{
-	const uint8_t *at = f->handle;
-
-	return at >= u->copies && at < u->copies + COPIES * COPY_SIZE;
-}
-
-/* Locked. Gives back what a user is through with. */
-static void reclaim(struct user *u)
-{
-	struct port *inner = u->share->inner;
+	struct share *s = u->share;
 	struct port_frame frames[BURST];
-	unsigned n, own;
+	unsigned n;
 
-	while ((n = take(&u->done, frames, BURST))) {
-		u->under_way -= n;
-		own = 0;
-		for (unsigned i = 0; i < n; i++) {
-			if (is_copy(u, &frames[i]))
-				u->free_copies[u->n_free++] = frames[i].handle;
-			else
-				frames[own++] = frames[i];
-		}
-		if (own)
-			inner->ops->rx_done(inner, frames, own);
+	for (unsigned i = 0; i < s->n; i++) {
+		struct lane *l = s->users[i].lanes[u->index];
+
+		do {
+			n = l ? lane_reclaim(l, frames, BURST) : 0;
+			if (n)
+				u->queue->port->ops->rx_done(u->queue->port, frames, n);
+		} while (n == BURST);
 	}
-}
-
-static void reclaim_all(struct share *s)
-{
-	for (unsigned i = 1; i < s->n; i++) {
-		if (!is_empty(&s->users[i].done))
-			reclaim(&s->users[i]);
-	}
-}
-
-static bool hand_over(struct user *u, const struct port_frame *f)
-{
-	/* All of them may be on their way back at once. */
-	if (u->under_way >= u->share->most || !put(&u->in, f)) {
-		atomic_fetch_add_explicit(&u->missed, 1, memory_order_relaxed);
-		return false;
-	}
-	u->under_way++;
-	u->to_ring = true;
-	return true;
-}
-
-static void hand_copy(struct user *u, const struct port_frame *f)
-{
-	struct port_frame copy = *f;
-
-	if (!u->n_free || f->len > COPY_SIZE) {
-		atomic_fetch_add_explicit(&u->missed, 1, memory_order_relaxed);
-		return;
-	}
-	copy.data = copy.handle = u->free_copies[--u->n_free];
-	memcpy(copy.data, f->data, f->len);
-	if (!hand_over(u, &copy))
-		u->n_free++;
 }
 
 /* True: the frame itself has gone to another user. */
-static bool distribute(struct share *s, const struct port_frame *f, uint32_t mask)
+static bool distribute(struct user *u, const struct port_frame *f, uint32_t mask)
 {
+	struct share *s = u->share;
 	bool gone = false;
 
-	for (unsigned i = 1; i < s->n; i++) {
-		if (!(mask & 1u << i))
+	for (unsigned i = 0; i < s->n; i++) {
+		struct port_frame tagged = *f;
+
+		if (i == u->index || !(mask & 1u << i))
 			continue;
-		atomic_fetch_add_explicit(&s->handed, 1, memory_order_relaxed);
+		tagged.flags |= PORT_RX_HANDED | (u->index + 1) << FROM_SHIFT;
+		atomic_fetch_add_explicit(&u->handed, 1, memory_order_relaxed);
 		if (mask == 1u << i)
-			gone = hand_over(&s->users[i], f);
+			gone = lane_hand(s->users[i].lanes[u->index], &tagged);
 		else
-			hand_copy(&s->users[i], f);
+			lane_hand_copy(s->users[i].lanes[u->index], &tagged);
 	}
 	return gone;
 }
 
-static void ring_bells(struct share *s)
+static void ring_bells(struct user *u)
 {
+	struct share *s = u->share;
+
 	/* What was put is seen by who looks after arming, or its arming is seen here. */
 	atomic_thread_fence(memory_order_seq_cst);
-	for (unsigned i = 1; i < s->n; i++) {
-		struct user *u = &s->users[i];
+	for (unsigned i = 0; i < s->n; i++) {
+		struct lane *l = s->users[i].lanes[u->index];
 
-		if (u->to_ring && atomic_exchange(&u->armed, false))
-			eventfd_write(u->bell, 1);
-		u->to_ring = false;
+		if (l && l->fresh && atomic_exchange(&s->users[i].armed, false))
+			eventfd_write(s->users[i].bell, 1);
+		if (l)
+			l->fresh = false;
 	}
 }
 
-static unsigned share_receive(struct user *u, struct port_frame *frames, unsigned max)
+/* What has arrived at its queue for itself. */
+static unsigned receive(struct user *u, struct port_frame *frames, unsigned max)
 {
-	struct share *s = u->share;
 	struct port_frame lost[BURST];
 	unsigned n, kept = 0, n_lost = 0;
 	bool others = false;
-	struct port *inner = lock(u);
+	struct port *port = lock(u->queue);
 
-	reclaim_all(s);
-	n = inner->ops->rx(inner, frames, max < BURST ? max : BURST);
-	unlock(u);
+	reclaim_all(u);
+	n = port->ops->rx(port, frames, max < BURST ? max : BURST);
+	unlock(u->queue);
 	for (unsigned i = 0; i < n; i++) {
-		uint32_t mask = s->steer(s->ctx, &frames[i]);
+		uint32_t mask = u->share->steer(u->share->ctx, &frames[i]), me = 1u << u->index;
 
-		if (mask != 1) {
+		if (mask != me) {
 			others = true;
-			if (distribute(s, &frames[i], mask))
+			if (distribute(u, &frames[i], mask))
 				continue;
 		}
-		if (mask & 1)
+		if (mask & me)
 			frames[kept++] = frames[i];
 		else
 			lost[n_lost++] = frames[i];
 	}
 	if (others)
-		ring_bells(s);
+		ring_bells(u);
 	if (n_lost) {
-		lock(u);
-		inner->ops->rx_done(inner, lost, n_lost);
-		unlock(u);
+		lock(u->queue);
+		port->ops->rx_done(port, lost, n_lost);
+		unlock(u->queue);
 	}
 	return kept;
 }
@@ -240,65 +163,72 @@ static unsigned share_receive(struct user *u, struct port_frame *frames, unsigne
 static unsigned share_rx(struct port *p, struct port_frame *frames, unsigned max)
 {
 	struct user *u = user_of(p);
-	unsigned n;
+	unsigned n = u->receives ? receive(u, frames, max) : 0, own = n;
 
-	if (!u->index)
-		return share_receive(u, frames, max);
-	n = take(&u->in, frames, max);
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < u->share->n && n < max; i++) {
+		if (u->lanes[i])
+			n += lane_take(u->lanes[i], frames + n, max - n);
+	}
+	for (unsigned i = own; i < n; i++)
 		u->stats.rx_bytes += frames[i].len;
-	u->stats.rx_frames += n;
+	u->stats.rx_frames += n - own;
 	return n;
 }
 
 static void share_rx_done(struct port *p, struct port_frame *frames, unsigned n)
 {
 	struct user *u = user_of(p);
-	struct port *inner;
+	struct port *port;
+	unsigned own = 0;
 
-	if (u->index) {
-		for (unsigned i = 0; i < n; i++)
-			put(&u->done, &frames[i]);
-		return;
+	for (unsigned i = 0; i < n; i++) {
+		unsigned from = frames[i].flags >> FROM_SHIFT;
+
+		if (from)
+			lane_give_back(u->lanes[from - 1], &frames[i]);
+		else
+			frames[own++] = frames[i];
 	}
-	inner = lock(u);
-	inner->ops->rx_done(inner, frames, n);
-	unlock(u);
+	if (!own)
+		return;
+	port = lock(u->queue);
+	port->ops->rx_done(port, frames, own);
+	unlock(u->queue);
 }
 
 /* --- all send --- */
 
 static unsigned share_tx_get(struct port *p, struct port_frame *frames, unsigned n)
 {
-	struct user *u = user_of(p);
-	struct port *inner = lock(u);
+	struct queue *q = user_of(p)->queue;
+	struct port *port = lock(q);
 
-	n = inner->ops->tx_get(inner, frames, n);
-	unlock(u);
+	n = port->ops->tx_get(port, frames, n);
+	unlock(q);
 	return n;
 }
 
 static void share_tx_put(struct port *p, struct port_frame *frames, unsigned n)
 {
-	struct user *u = user_of(p);
-	struct port *inner = lock(u);
+	struct queue *q = user_of(p)->queue;
+	struct port *port = lock(q);
 
-	inner->ops->tx_put(inner, frames, n);
-	unlock(u);
+	port->ops->tx_put(port, frames, n);
+	unlock(q);
 }
 
 static unsigned share_tx(struct port *p, struct port_frame *frames, unsigned n)
 {
 	struct user *u = user_of(p);
 	uint64_t bytes = 0;
-	struct port *inner;
+	struct port *port;
 	unsigned sent;
 
 	for (unsigned i = 0; i < n; i++)
 		bytes += frames[i].len;
-	inner = lock(u);
-	sent = inner->ops->tx(inner, frames, n);
-	unlock(u);
+	port = lock(u->queue);
+	sent = port->ops->tx(port, frames, n);
+	unlock(u->queue);
 	for (unsigned i = sent; i < n; i++)
 		bytes -= frames[i].len;
 	u->stats.tx_bytes += bytes;
@@ -311,48 +241,54 @@ static unsigned share_tx(struct port *p, struct port_frame *frames, unsigned n)
 
 static int share_wait_fd(struct port *p)
 {
+	struct epoll_event ev = {.events = EPOLLIN};
 	struct user *u = user_of(p);
-	struct port *inner;
+	struct port *port;
 	int fd;
 
-	if (u->index)
+	if (!u->receives)
 		return u->bell;
-	inner = lock(u);
-	fd = inner->ops->wait_fd(inner);
-	unlock(u);
-	return fd;
+	port = lock(u->queue);
+	fd = port->ops->wait_fd(port);
+	unlock(u->queue);
+	if (u->both < 0 || fd < 0)
+		return fd;
+	/* It may be another one than last time, under the same number: if it is there already, that says so.
+	 */
+	return epoll_ctl(u->both, EPOLL_CTL_ADD, fd, &ev) && errno != EEXIST ? -ENOTSUP : u->both;
 }
 
 static int share_arm(struct port *p)
 {
 	struct user *u = user_of(p);
-	struct port *inner;
-	int r;
+	struct port *port;
+	int r = 0;
 
-	if (u->index) {
+	if (u->bell >= 0)
 		atomic_store(&u->armed, true);
+	if (!u->receives)
 		return 0;
-	}
-	inner = lock(u);
-	r = inner->ops->arm(inner);
-	unlock(u);
+	port = lock(u->queue);
+	r = port->ops->arm(port);
+	unlock(u->queue);
 	return r;
 }
 
 static void share_disarm(struct port *p)
 {
 	struct user *u = user_of(p);
-	struct port *inner;
+	struct port *port;
 	eventfd_t count;
 
-	if (u->index) {
+	if (u->bell >= 0) {
 		atomic_store(&u->armed, false);
 		eventfd_read(u->bell, &count); /* also of a ring that came too late for the last one */
-		return;
 	}
-	inner = lock(u);
-	inner->ops->disarm(inner);
-	unlock(u);
+	if (!u->receives)
+		return;
+	port = lock(u->queue);
+	port->ops->disarm(port);
+	unlock(u->queue);
 }
 
 /* --- the rest --- */
@@ -360,8 +296,9 @@ static void share_disarm(struct port *p)
 static bool share_link_poll(struct port *p)
 {
 	struct user *u = user_of(p);
-	unsigned changes = atomic_load(&u->share->changes);
-	struct port *inner;
+	struct share *s = u->share;
+	unsigned changes = atomic_load(&s->changes);
+	struct port *first = s->queues[0].port;
 	bool changed;
 
 	if (u->index) {
@@ -369,37 +306,51 @@ static bool share_link_poll(struct port *p)
 		u->seen = changes;
 		return changed;
 	}
-	inner = lock(u);
-	changed = inner->ops->link_poll(inner);
-	unlock(u);
+	for (unsigned i = 0; i < s->n_queues; i++)
+		lock(&s->queues[i]);
+	changed = first->ops->link_poll(first);
+	for (unsigned i = 0; i < s->n_queues; i++)
+		unlock(&s->queues[i]);
 	if (changed)
-		atomic_fetch_add(&u->share->changes, 1);
+		atomic_fetch_add(&s->changes, 1);
 	return changed;
 }
 
 static void share_info(struct port *p, struct port_info *out)
 {
 	struct user *u = user_of(p);
-	struct port *inner = lock(u);
+	struct port *port = lock(u->queue);
 
-	inner->ops->info(inner, out);
-	unlock(u);
-	if (u->index)
+	port->ops->info(port, out);
+	unlock(u->queue);
+	if (!u->receives)
 		out->caps |= PORT_CAP_RX_INTR;
 }
 
+static uint64_t missed(const struct user *u)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < u->share->n; i++) {
+		if (u->lanes[i])
+			n += atomic_load_explicit(&u->lanes[i]->missed, memory_order_relaxed);
+	}
+	return n;
+}
+
+/* Those of a queue are of all that it has carried, whosever it was. */
 static void share_stats(struct port *p, struct port_stats *out)
 {
 	struct user *u = user_of(p);
-	struct port *inner;
+	struct port *port;
 
 	*out = u->stats;
-	out->rx_missed = atomic_load(&u->missed);
-	if (u->index)
-		return;
-	inner = lock(u);
-	inner->ops->stats(inner, out);
-	unlock(u);
+	if (u->receives) {
+		port = lock(u->queue);
+		port->ops->stats(port, out);
+		unlock(u->queue);
+	}
+	out->rx_missed += missed(u);
 }
 
 static void share_free(struct share *s)
@@ -407,29 +358,38 @@ static void share_free(struct share *s)
 	for (unsigned i = 0; i < s->n; i++) {
 		struct user *u = &s->users[i];
 
+		sd_fd_close(&u->both);
 		sd_fd_close(&u->bell);
-		free(u->copies);
+		for (unsigned k = 0; k < s->n; k++)
+			lane_free(u->lanes[k]);
 	}
-	pthread_mutex_destroy(&s->lock);
-	free(s->users);
+	for (unsigned i = 0; i < s->n_queues; i++)
+		pthread_mutex_destroy(&s->queues[i].lock);
 	free(s);
 }
 
 static void share_close(struct port *p)
 {
 	struct share *s = user_of(p)->share;
-	struct port_frame f;
+	struct port_frame frames[BURST];
+	unsigned n;
 
 	if (atomic_fetch_sub(&s->n_open, 1) > 1)
 		return;
-	for (unsigned i = 1; i < s->n; i++) {
-		reclaim(&s->users[i]);
-		while (take(&s->users[i].in, &f, 1)) {
-			put(&s->users[i].done, &f);
-			reclaim(&s->users[i]);
+	for (unsigned i = 0; i < s->n; i++) {
+		for (unsigned k = 0; k < s->n; k++) {
+			struct lane *l = s->users[i].lanes[k];
+
+			while (l && (n = lane_take(l, frames, BURST)))
+				for (unsigned m = 0; m < n; m++)
+					lane_give_back(l, &frames[m]);
 		}
 	}
-	port_close(s->inner);
+	for (unsigned i = 0; i < s->n; i++) {
+		if (s->users[i].receives)
+			reclaim_all(&s->users[i]);
+	}
+	port_close(s->queues[0].port);
 	share_free(s);
 }
 
@@ -450,55 +410,77 @@ static const struct port_ops ops = {
 	.close = share_close,
 };
 
+/* --- opening --- */
+
+static int open_bell(struct user *u)
+{
+	struct epoll_event ev = {.events = EPOLLIN};
+
+	u->bell = sd_fd_raise(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	if (u->bell < 0)
+		return -errno;
+	if (!u->receives)
+		return 0;
+	u->both = sd_fd_raise(epoll_create1(EPOLL_CLOEXEC));
+	return u->both < 0 || epoll_ctl(u->both, EPOLL_CTL_ADD, u->bell, &ev) ? -errno : 0;
+}
+
 static int user_open(struct share *s, unsigned i)
 {
+	uint32_t most = MOST / (s->n > 1 ? s->n - 1 : 1);
 	struct user *u = &s->users[i];
+	bool handed = false;
 
 	u->base.ops = &ops;
 	u->share = s;
 	u->index = i;
-	if (!i)
-		return 0;
-	u->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (u->bell < 0)
-		return -errno;
-	u->bell = sd_fd_raise(u->bell);
-	u->copies = malloc(COPIES * COPY_SIZE);
-	for (; u->copies && u->n_free < COPIES; u->n_free++)
-		u->free_copies[u->n_free] = u->copies + u->n_free * COPY_SIZE;
-	return u->copies ? 0 : -ENOMEM;
+	u->queue = &s->queues[s->n_queues > 1 ? i : 0];
+	u->receives = s->n_queues > 1 || !i;
+	for (unsigned k = 0; k < s->n; k++) {
+		if (k == i || (s->n_queues == 1 && k))
+			continue;
+		u->lanes[k] = lane_new(most < MOST_EACH ? MOST_EACH : most);
+		if (!u->lanes[k])
+			return -ENOMEM;
+		handed = true;
+	}
+	return handed ? open_bell(u) : 0;
+}
+
+static void open_queues(struct share *s, struct port *inner)
+{
+	struct port_info info;
+	pthread_mutexattr_t attributes;
+
+	inner->ops->info(inner, &info);
+	s->n_queues = inner->ops->queue && info.queues >= s->n ? s->n : 1;
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
+	for (unsigned i = 0; i < s->n_queues; i++) {
+		s->queues[i].port = i ? inner->ops->queue(inner, i) : inner;
+		pthread_mutex_init(&s->queues[i].lock, &attributes);
+	}
+	pthread_mutexattr_destroy(&attributes);
 }
 
 int port_share_open(struct port *inner, unsigned n, port_share_steer *steer, void *ctx, struct port *out[])
 {
-	pthread_mutexattr_t attributes;
 	struct share *s;
 	int r = 0;
 
 	if (!n || n > PORT_SHARE_MAX)
 		return -EINVAL;
-	s = calloc(1, sizeof *s);
-	if (s)
-		s->users = aligned_alloc(64, n * sizeof *s->users);
-	if (!s || !s->users) {
-		free(s);
+	s = aligned_alloc(64, sizeof *s);
+	if (!s)
 		return -ENOMEM;
-	}
-	memset(s->users, 0, n * sizeof *s->users);
-	pthread_mutexattr_init(&attributes);
-	pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
-	pthread_mutex_init(&s->lock, &attributes);
-	pthread_mutexattr_destroy(&attributes);
-	s->inner = inner;
+	memset(s, 0, sizeof *s);
 	s->n = n;
-	s->most = MOST / (n > 1 ? n - 1 : 1);
-	if (s->most < MOST_EACH)
-		s->most = MOST_EACH;
-	atomic_init(&s->n_open, n);
 	s->steer = steer;
 	s->ctx = ctx;
+	atomic_init(&s->n_open, n);
 	for (unsigned i = 0; i < n; i++)
-		s->users[i].bell = -1;
+		s->users[i].bell = s->users[i].both = -1;
+	open_queues(s, inner);
 	for (unsigned i = 0; !r && i < n; i++) {
 		r = user_open(s, i);
 		out[i] = &s->users[i].base;
@@ -508,9 +490,9 @@ int port_share_open(struct port *inner, unsigned n, port_share_steer *steer, voi
 	return r;
 }
 
-uint64_t port_share_handed(const struct port *user0)
+uint64_t port_share_handed(const struct port *user)
 {
-	const struct user *u = (const struct user *)user0;
+	const struct user *u = (const struct user *)user;
 
-	return atomic_load_explicit(&u->share->handed, memory_order_relaxed);
+	return atomic_load_explicit(&u->handed, memory_order_relaxed);
 }

@@ -3,10 +3,11 @@
  * share: one port for several users, each with a thread of its own. Each gets a port that behaves as the one
  * behind it.
  *
- * User 0 receives for all: its rx() asks for each frame whom it is for, and hands it over. So user 0 has to
- * look often, or sleep on its port as ever; the others sleep on a bell that it rings. Frames of others go
- * through a ring of each user's; what finds it full is lost, as with a NIC's queue. All may send: the port
- * behind is used under a lock.
+ * If the port has a pair of queues for each of them, user i has the i-th: it sends there, and receives what
+ * the NIC puts there. Else all send through the only one, and user 0 receives for all, so it has to look
+ * often, or sleep on its port as ever. Whoever receives asks for each frame whom it is for, and hands it over
+ * to that user's lane (lane.h), with PORT_RX_HANDED set; what finds that full is lost, as with a NIC's queue.
+ * Those who are handed frames are woken by a bell.
  */
 #ifndef SD_DRIVERS_SHARE_H
 #define SD_DRIVERS_SHARE_H
@@ -16,14 +17,14 @@
 #define PORT_SHARE_MAX 16 /* users */
 
 /* Whom a frame that has arrived is for: a bit for each user; at least one. Several get copies, of up to 512
- * bytes. Called by user 0's thread, with the lock free. */
+ * bytes. Called by the threads that receive, with no lock held. */
 typedef uint32_t port_share_steer(void *ctx, const struct port_frame *f);
 
-/* out[0..n): the users' ports. The port behind is theirs from then on, and closed with the last of them.
- * -EINVAL, -ENOMEM, -EMFILE: it stays the
+/* out[0..n): the users' ports. The port behind, the first of its queues, is theirs from then on, and closed
+ * with the last of them. Its link is user 0's to look after. -EINVAL, -ENOMEM, -EMFILE: it stays the
  * caller's. */
 int port_share_open(struct port *inner, unsigned n, port_share_steer *steer, void *ctx, struct port *out[]);
-/* How many frames user 0 has handed over in all. */
-uint64_t port_share_handed(const struct port *user0);
+/* How many frames this user has handed over. Any thread. */
+uint64_t port_share_handed(const struct port *user);
 
 #endif

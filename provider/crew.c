@@ -40,12 +40,21 @@ void pv_ether_crew_close(struct pv_ether_crew *c)
 	free(c);
 }
 
+uint64_t crew_handed_by(const struct pv_ether_crew *c, unsigned member)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < ENGINE_MAX_PORTS && c->ports[i][member]; i++)
+		n += port_share_handed(c->ports[i][member]);
+	return n;
+}
+
 uint64_t pv_ether_crew_handed(const struct pv_ether_crew *c)
 {
 	uint64_t n = 0;
 
-	for (unsigned i = 0; i < ENGINE_MAX_PORTS && c->first[i]; i++)
-		n += port_share_handed(c->first[i]);
+	for (unsigned i = 0; i < c->n; i++)
+		n += crew_handed_by(c, i);
 	return n;
 }
 
@@ -68,32 +77,35 @@ static uint32_t steer(void *ctx, const struct port_frame *f)
 
 int crew_share(struct pv_ether_crew *c, unsigned index, struct port **port)
 {
-	int r = port_share_open(*port, c->n, steer, c, c->waiting[index]);
+	int r = port_share_open(*port, c->n, steer, c, c->ports[index]);
 
 	if (r) {
-		memset(c->waiting[index], 0, sizeof c->waiting[index]);
+		memset(c->ports[index], 0, sizeof c->ports[index]);
 		return r;
 	}
-	*port = c->first[index] = c->waiting[index][0];
-	c->waiting[index][0] = NULL;
+	*port = c->ports[index][0];
+	for (unsigned m = 1; m < c->n; m++)
+		c->waiting[index][m] = true;
 	return 0;
 }
 
 int crew_fetch(struct pv_ether_crew *c, unsigned index, unsigned member, struct port **port)
 {
-	*port = c->waiting[index][member];
-	c->waiting[index][member] = NULL;
-	return *port ? 0 : -EAGAIN;
+	if (!c->waiting[index][member])
+		return -EAGAIN;
+	c->waiting[index][member] = false;
+	*port = c->ports[index][member];
+	return 0;
 }
 
 void crew_close_ports(struct pv_ether_crew *c)
 {
 	for (unsigned i = 0; i < ENGINE_MAX_PORTS; i++) {
-		c->first[i] = NULL;
-		for (unsigned m = 1; m < c->n; m++) {
+		for (unsigned m = 0; m < c->n; m++) {
 			if (c->waiting[i][m])
-				port_close(c->waiting[i][m]);
-			c->waiting[i][m] = NULL;
+				port_close(c->ports[i][m]);
+			c->waiting[i][m] = false;
+			c->ports[i][m] = NULL;
 		}
 	}
 }

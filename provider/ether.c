@@ -259,6 +259,8 @@ static int open_port(struct ether *x, unsigned i, char *err, size_t err_len)
 		keep_mac(x->ports[i].netdev, &c);
 	if (!c.mtu && ifindex)
 		c.mtu = netif_mtu(x->netif, ifindex);
+	if (x->cfg.crew)
+		c.queues = x->cfg.crew->n;
 	if (!c.udp_bind.family)
 		choose_udp_addrs(x, ifindex, &c);
 	if (x->ports[i].lock_dir) {
@@ -558,7 +560,7 @@ static unsigned handed_over(struct ether *x)
 {
 	uint64_t before = x->handed;
 
-	x->handed = pv_ether_crew_handed(x->cfg.crew);
+	x->handed = crew_handed_by(x->cfg.crew, x->cfg.member);
 	return (unsigned)(x->handed - before);
 }
 
@@ -574,7 +576,7 @@ static unsigned ether_progress(struct pv *p, uint64_t now)
 		x->poll_links_at = now + (all_links_up(x) ? UP_POLL_NS : DOWN_POLL_NS);
 	}
 	work = engine_progress(&x->engine, now);
-	return x->cfg.crew && !x->cfg.member ? work + handed_over(x) : work;
+	return x->cfg.crew ? work + handed_over(x) : work;
 }
 
 static uint64_t ether_deadline(struct pv *p)

@@ -120,6 +120,7 @@ static void parse_cores(struct lab *l, const char *arg, struct argp_state *state
 		argp_error(state, "--cores %s: up to %d different cores are wanted, such as 2,4-6", arg,
 			CFG_MAX_CORES);
 	strcpy(l->cores, arg);
+	l->n_cores = n;
 }
 
 static error_t parse_up(int key, char *arg, struct argp_state *state)

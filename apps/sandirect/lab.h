@@ -34,6 +34,7 @@ struct lab {
 	enum lab_mode mode; /* who has a host's port: the program that uses it, or a daemon */
 	bool miniport;	    /* san0 is made by the daemon, and the kernel's frames go by the SAN port */
 	char cores[64];	    /* on which a daemon has engines; empty: one engine, anywhere */
+	unsigned n_cores;
 	uint16_t mtu;
 	char hugepages[8];
 	/* faults, in the notation of the configuration; empty: none */

@@ -113,11 +113,42 @@ static uint16_t choose_mtu(
 	return (uint16_t)(info->max_mtu == UINT16_MAX && nominal < want ? nominal : want);
 }
 
+/* How many pairs of queues: what is wanted, or one. A virtual device whose other end has to have as many is
+ * told so by its arguments; but for memif, which goes on with fewer and would lose what the others send. */
+static uint16_t choose_queues(const struct port_config *cfg, const struct rte_eth_dev_info *info)
+{
+	unsigned most = RTE_MIN(info->max_rx_queues, info->max_tx_queues);
+
+	if (!cfg->queues || cfg->queues > RTE_MIN(most, (unsigned)ETH_QUEUES_MAX) ||
+		devargs_is_driver(cfg->device, "net_memif"))
+		return 1;
+	return (uint16_t)cfg->queues;
+}
+
+/* With receive interrupts, and frames spread by their addresses and ports, if the device does that. */
+static int configure_as(struct eth_port *e, struct rte_eth_conf *conf, const struct rte_eth_dev_info *info)
+{
+	uint64_t hash = info->flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP);
+	int r = -EINVAL;
+
+	for (int spread = e->n_queues > 1 && hash; spread >= 0 && r; spread--) {
+		conf->rxmode.mq_mode = spread ? RTE_ETH_MQ_RX_RSS : RTE_ETH_MQ_RX_NONE;
+		conf->rx_adv_conf.rss_conf.rss_hf = spread ? hash : 0;
+		for (int intr = 1; intr >= 0 && r; intr--) {
+			conf->intr_conf.rxq = (uint32_t)intr;
+			r = rte_eth_dev_configure(e->id, e->n_queues, e->n_queues, conf);
+		}
+	}
+	return r;
+}
+
 static int configure(struct eth_port *e, const struct port_config *cfg, const struct rte_eth_dev_info *info)
 {
 	struct rte_eth_conf conf = {0};
-	int r = -EINVAL;
+	int r;
 
+	if (!e->n_queues)
+		e->n_queues = choose_queues(cfg, info);
 	conf.rxmode.mtu = choose_mtu(e, cfg, info);
 	conf.rxmode.offloads =
 		info->rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM);
@@ -127,10 +158,7 @@ static int configure(struct eth_port *e, const struct port_config *cfg, const st
 		conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 		e->caps |= PORT_CAP_EXT_TX;
 	}
-	for (int intr = 1; intr >= 0 && r; intr--) {
-		conf.intr_conf.rxq = (uint32_t)intr;
-		r = rte_eth_dev_configure(e->id, 1, 1, &conf);
-	}
+	r = configure_as(e, &conf, info);
 	if (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_UDP_CKSUM)
 		e->caps |= PORT_CAP_RX_CSUM;
 	if (conf.txmode.offloads) {
@@ -141,15 +169,28 @@ static int configure(struct eth_port *e, const struct port_config *cfg, const st
 	return r;
 }
 
-/* Once: later attachments use the same. */
-static int create_pool(struct eth_port *e, const char *device, unsigned descriptors)
+static int create_pool(struct eth_port *e, struct eth_queue *q, unsigned room, unsigned descriptors)
 {
 	static _Atomic unsigned serial;
-	unsigned header = strstr(e->driver, "virtio") ? VIRTIO_HEADER : 0;
-	unsigned room = RTE_ALIGN_CEIL(e->mtu + FRAME_EXTRA + header, 64);
 	char name[32];
 
-	if (e->pool)
+	snprintf(name, sizeof name, "sandirect-%u", serial++);
+	q->pool = rte_pktmbuf_pool_create(name, descriptors + POOL_EXTRA, POOL_CACHE, 0,
+		(uint16_t)(room + RTE_PKTMBUF_HEADROOM), rte_eth_dev_socket_id(e->id));
+	if (!q->pool)
+		return -rte_errno;
+	q->cache = rte_mempool_default_cache(q->pool, rte_get_main_lcore());
+	return 0;
+}
+
+/* Once: later attachments use the same. */
+static int create_pools(struct eth_port *e, const char *device, unsigned descriptors)
+{
+	unsigned header = strstr(e->driver, "virtio") ? VIRTIO_HEADER : 0;
+	unsigned room = RTE_ALIGN_CEIL(e->mtu + FRAME_EXTRA + header, 64);
+	int r = 0;
+
+	if (e->queues[0].pool)
 		return 0;
 	if (room < RTE_MBUF_DEFAULT_DATAROOM)
 		room = RTE_MBUF_DEFAULT_DATAROOM;
@@ -160,13 +201,22 @@ static int create_pool(struct eth_port *e, const char *device, unsigned descript
 	/* The driver's header is to begin a cache line together with the frame. */
 	e->tx_off = (uint16_t)(RTE_PKTMBUF_HEADROOM + header);
 	e->capacity = room - header;
-	snprintf(name, sizeof name, "sandirect-%u", serial++);
-	e->pool = rte_pktmbuf_pool_create(name, descriptors + POOL_EXTRA, POOL_CACHE, 0,
-		(uint16_t)(room + RTE_PKTMBUF_HEADROOM), rte_eth_dev_socket_id(e->id));
-	if (!e->pool)
-		return -rte_errno;
-	e->cache = rte_mempool_default_cache(e->pool, rte_get_main_lcore());
-	return 0;
+	for (unsigned i = 0; !r && i < e->n_queues; i++)
+		r = create_pool(e, &e->queues[i], room, descriptors);
+	return r;
+}
+
+static int set_up_queues(struct eth_port *e, uint16_t rx, uint16_t tx)
+{
+	unsigned node = (unsigned)rte_eth_dev_socket_id(e->id);
+	int r = 0;
+
+	for (uint16_t i = 0; !r && i < e->n_queues; i++) {
+		r = rte_eth_rx_queue_setup(e->id, i, rx, node, NULL, e->queues[i].pool);
+		if (!r)
+			r = rte_eth_tx_queue_setup(e->id, i, tx, node, NULL);
+	}
+	return r;
 }
 
 /* The device's address, ours on the device, or just ours where the device does not filter. */
@@ -195,7 +245,7 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 	uint16_t rx = (uint16_t)(cfg->rx_descriptors ? cfg->rx_descriptors : DEFAULT_DESCRIPTORS);
 	uint16_t tx = (uint16_t)(cfg->tx_descriptors ? cfg->tx_descriptors : DEFAULT_DESCRIPTORS);
 	struct rte_eth_dev_info info;
-	int socket = rte_eth_dev_socket_id(e->id), r;
+	int r;
 
 	r = rte_eth_dev_info_get(e->id, &info);
 	if (r)
@@ -210,11 +260,9 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 		return fail(r, err, err_len, cfg, "cannot configure");
 	rte_eth_dev_adjust_nb_rx_tx_desc(e->id, &rx, &tx);
 	e->rx_descriptors = rx;
-	r = create_pool(e, cfg->device, rx + tx);
+	r = create_pools(e, cfg->device, rx + tx);
 	if (!r)
-		r = rte_eth_rx_queue_setup(e->id, 0, rx, (unsigned)socket, NULL, e->pool);
-	if (!r)
-		r = rte_eth_tx_queue_setup(e->id, 0, tx, (unsigned)socket, NULL);
+		r = set_up_queues(e, rx, tx);
 	if (r)
 		return fail(r, err, err_len, cfg, "cannot set up queues");
 	set_mac(e, cfg);
@@ -224,7 +272,7 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 	e->started = true;
 	standin_leave();
 	rte_eth_link_get_nowait(e->id, &e->link);
-	eth_find_interrupt(e);
+	eth_find_interrupts(e);
 	return 0;
 }
 
@@ -252,6 +300,7 @@ void eth_detach(struct eth_port *e)
 	e->started = false;
 	e->device = NULL;
 	e->link = (struct rte_eth_link){.link_status = RTE_ETH_LINK_DOWN};
-	e->intr_fd = e->packet_fd = -1;
-	e->caps &= ~(uint32_t)PORT_CAP_RX_INTR;
+	e->packet_fd = -1;
+	for (unsigned i = 0; i < ETH_QUEUES_MAX; i++)
+		e->queues[i].intr_fd = -1;
 }

@@ -21,7 +21,7 @@ enum { SEGMENTS = 8 };
 /* Who refers to a piece. */
 struct holder {
 	struct rte_mbuf_ext_shared_info info;
-	struct eth_port *port;
+	struct eth_queue *queue;
 	uint64_t token;
 };
 
@@ -52,7 +52,7 @@ static void *pages(void *at, size_t *len)
 
 int eth_map(struct port *p, void *at, size_t len)
 {
-	struct eth_port *e = eth_of(p);
+	struct eth_port *e = eth_of(p)->port;
 	void *from = pages(at, &len);
 
 	if (!(e->caps & PORT_CAP_EXT_TX))
@@ -71,7 +71,7 @@ int eth_map(struct port *p, void *at, size_t len)
 
 void eth_unmap(struct port *p, void *at, size_t len)
 {
-	struct eth_port *e = eth_of(p);
+	struct eth_port *e = eth_of(p)->port;
 	void *from = pages(at, &len);
 
 	if (copies(e))
@@ -93,7 +93,7 @@ static void on_free(void *at, void *opaque)
 {
 	struct holder *h = opaque;
 
-	h->port->released(h->port->released_ctx, h->token);
+	h->queue->released(h->queue->released_ctx, h->token);
 }
 
 static void on_free_quietly(void *at, void *opaque)
@@ -101,11 +101,11 @@ static void on_free_quietly(void *at, void *opaque)
 }
 
 static void attach_piece(
-	struct eth_port *e, struct rte_mbuf *m, const struct port_piece *piece, uint64_t token, bool last)
+	struct eth_queue *q, struct rte_mbuf *m, const struct port_piece *piece, uint64_t token, bool last)
 {
 	struct holder *h = (struct holder *)(void *)eth_room_of(m);
 
-	h->port = e;
+	h->queue = q;
 	h->token = token;
 	h->info.free_cb = last ? on_free : on_free_quietly;
 	h->info.fcb_opaque = h;
@@ -129,10 +129,10 @@ int eth_tx_chain(struct port *p, struct port_frame *f, const struct port_piece *
 {
 	unsigned more = n + (tail_len > 0);
 	struct rte_mbuf *head = f->handle, *last = head;
-	struct eth_port *e = eth_of(p);
+	struct eth_queue *q = eth_of(p);
 	void *mbufs[SEGMENTS];
 
-	if (more > SEGMENTS || rte_mempool_generic_get(e->pool, mbufs, more, e->cache))
+	if (more > SEGMENTS || rte_mempool_generic_get(q->pool, mbufs, more, q->cache))
 		return -ENOBUFS;
 	head->data_len = (uint16_t)f->len;
 	head->nb_segs = (uint16_t)(1 + more);
@@ -140,7 +140,7 @@ int eth_tx_chain(struct port *p, struct port_frame *f, const struct port_piece *
 		struct rte_mbuf *m = mbufs[i];
 
 		if (i < n)
-			attach_piece(e, m, &pieces[i], token, i == n - 1);
+			attach_piece(q, m, &pieces[i], token, i == n - 1);
 		else
 			write_tail(m, tail, tail_len);
 		f->len += m->data_len;
@@ -153,8 +153,8 @@ int eth_tx_chain(struct port *p, struct port_frame *f, const struct port_piece *
 
 void eth_reclaim(struct port *p)
 {
-	struct eth_port *e = eth_of(p);
+	const struct eth_queue *q = eth_of(p);
 
-	if (e->started)
-		rte_eth_tx_done_cleanup(e->id, 0, 0);
+	if (q->port->started)
+		rte_eth_tx_done_cleanup(q->port->id, q->index, 0);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * ethdev: any DPDK port behind the port SPI, with one queue each way. Frames are mbufs whose data room holds
- * a whole frame. The fast calls do nothing but fill arrays for the driver; opening and link_poll run the
- * driver's slow code with signals blocked. Owned by one thread at a time, which need not be the same always:
- * the mempool's cache follows the port, not the thread (see eal_adopt_thread).
+ * ethdev: any DPDK port behind the port SPI. Frames are mbufs whose data room holds a whole frame. The fast
+ * calls do nothing but fill arrays for the driver; opening and link_poll run the driver's slow code with
+ * signals blocked. Owned by one thread at a time, which need not be the same always: the mempool's cache
+ * follows the port, not the thread (see eal_adopt_thread).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -63,29 +63,29 @@ static inline uint32_t rx_flags(uint64_t ol_flags)
 
 /* A frame came although the wake-up for which we armed did not: too often, and the interrupt is not to be
  * relied on. */
-static void intr_strike(struct eth_port *e)
+static void intr_strike(struct eth_queue *q)
 {
-	if (e->intr_proven || ++e->intr_strikes < INTR_STRIKES)
+	if (q->intr_proven || ++q->intr_strikes < INTR_STRIKES)
 		return;
-	sd_warn("port %s: %s does not signal received frames; sleeping on a timer", e->name, e->driver);
-	e->intr_fd = -1;
-	e->caps &= ~(uint32_t)PORT_CAP_RX_INTR;
+	sd_warn("port %s: %s does not signal received frames; sleeping on a timer", q->port->name,
+		q->port->driver);
+	q->intr_fd = -1;
 }
 
 static unsigned eth_rx(struct port *p, struct port_frame *frames, unsigned max)
 {
-	struct eth_port *e = eth_of(p);
+	struct eth_queue *q = eth_of(p);
 	struct rte_mbuf *mbufs[BURST];
 	uint64_t bytes = 0;
 	unsigned out = 0;
 	uint16_t n;
 
-	if (__builtin_expect(!e->started, 0))
+	if (__builtin_expect(!q->port->started, 0))
 		return 0;
 	adopt_thread();
-	n = rte_eth_rx_burst(e->id, 0, mbufs, (uint16_t)(max < BURST ? max : BURST));
+	n = rte_eth_rx_burst(q->port->id, q->index, mbufs, (uint16_t)(max < BURST ? max : BURST));
 	if (!n) {
-		e->intr_missed = false;
+		q->intr_missed = false;
 		return 0;
 	}
 	for (unsigned i = 0; i < n; i++) {
@@ -93,7 +93,7 @@ static unsigned eth_rx(struct port *p, struct port_frame *frames, unsigned max)
 
 		if (__builtin_expect(m->nb_segs != 1, 0)) { /* longer than any frame of ours */
 			rte_pktmbuf_free(m);
-			e->stats.rx_errors++;
+			q->stats.rx_errors++;
 			continue;
 		}
 		frames[out].data = rte_pktmbuf_mtod(m, uint8_t *);
@@ -104,22 +104,22 @@ static unsigned eth_rx(struct port *p, struct port_frame *frames, unsigned max)
 		bytes += m->data_len;
 		out++;
 	}
-	e->stats.rx_bytes += bytes;
-	e->stats.rx_frames += out;
-	if (__builtin_expect(e->intr_missed, 0)) {
-		e->intr_missed = false;
-		intr_strike(e);
+	q->stats.rx_bytes += bytes;
+	q->stats.rx_frames += out;
+	if (__builtin_expect(q->intr_missed, 0)) {
+		q->intr_missed = false;
+		intr_strike(q);
 	}
 	return out;
 }
 
 /* Ours alone, in one piece, and as the pool wants to have it back. */
-static inline bool is_plain(const struct eth_port *e, const struct rte_mbuf *m)
+static inline bool is_plain(const struct eth_queue *q, const struct rte_mbuf *m)
 {
-	return m->pool == e->pool && RTE_MBUF_DIRECT(m) && rte_mbuf_refcnt_read(m) == 1;
+	return m->pool == q->pool && RTE_MBUF_DIRECT(m) && rte_mbuf_refcnt_read(m) == 1;
 }
 
-static void free_frames(struct eth_port *e, struct port_frame *frames, unsigned n)
+static void free_frames(struct eth_queue *q, struct port_frame *frames, unsigned n)
 {
 	while (n) {
 		unsigned burst = n < BURST ? n : BURST, k = 0;
@@ -130,12 +130,12 @@ static void free_frames(struct eth_port *e, struct port_frame *frames, unsigned 
 
 			if (__builtin_expect(frames[i].flags & PORT_TX_CHAINED, 0))
 				rte_pktmbuf_free(m);
-			else if (__builtin_expect(is_plain(e, m), 1))
+			else if (__builtin_expect(is_plain(q, m), 1))
 				plain[k++] = m;
 			else
 				rte_pktmbuf_free_seg(m);
 		}
-		rte_mempool_generic_put(e->pool, plain, k, e->cache);
+		rte_mempool_generic_put(q->pool, plain, k, q->cache);
 		frames += burst;
 		n -= burst;
 	}
@@ -148,16 +148,17 @@ static void eth_frames_done(struct port *p, struct port_frame *frames, unsigned 
 
 static unsigned eth_tx_get(struct port *p, struct port_frame *frames, unsigned n)
 {
-	struct eth_port *e = eth_of(p);
+	struct eth_queue *q = eth_of(p);
+	const struct eth_port *e = q->port;
 	void *mbufs[BURST];
 	unsigned got = 0;
 
-	if (__builtin_expect(!e->pool, 0))
+	if (__builtin_expect(!q->pool, 0))
 		return 0;
 	while (got < n) {
 		unsigned k = n - got < BURST ? n - got : BURST;
 
-		if (rte_mempool_generic_get(e->pool, mbufs, k, e->cache)) {
+		if (rte_mempool_generic_get(q->pool, mbufs, k, q->cache)) {
 			if (k == 1)
 				break;
 			n = got + k / 2; /* the pool is nearly empty: take what there is */
@@ -185,7 +186,8 @@ static inline void ask_csum(const struct eth_port *e, struct rte_mbuf *m, const 
 
 static unsigned eth_tx(struct port *p, struct port_frame *frames, unsigned n)
 {
-	struct eth_port *e = eth_of(p);
+	struct eth_queue *q = eth_of(p);
+	const struct eth_port *e = q->port;
 	unsigned done = 0;
 
 	if (__builtin_expect(!e->started, 0))
@@ -207,19 +209,19 @@ static unsigned eth_tx(struct port *p, struct port_frame *frames, unsigned n)
 			m->ol_flags = 0;
 			if (f->flags & PORT_TX_CSUM)
 				ask_csum(e, m, f->data);
-			e->stats.tx_bytes += f->len;
+			q->stats.tx_bytes += f->len;
 			mbufs[i] = m;
 		}
-		taken = rte_eth_tx_burst(e->id, 0, mbufs, (uint16_t)k);
+		taken = rte_eth_tx_burst(e->id, q->index, mbufs, (uint16_t)k);
 		done += taken;
 		if (taken < k) {
 			for (unsigned i = taken; i < k; i++)
-				e->stats.tx_bytes -= mbufs[i]->pkt_len;
-			e->stats.tx_full++;
+				q->stats.tx_bytes -= mbufs[i]->pkt_len;
+			q->stats.tx_full++;
 			break;
 		}
 	}
-	e->stats.tx_frames += done;
+	q->stats.tx_frames += done;
 	return done;
 }
 
@@ -236,81 +238,85 @@ static int intr_kind(int fd)
 }
 
 /* Takes the wake-up back; true if there was one, or there is no way to know. */
-static bool intr_consume(const struct eth_port *e)
+static bool intr_consume(const struct eth_queue *q)
 {
 	struct epoll_event event;
 	socklen_t len = sizeof(int);
 	uint64_t count;
 	int error;
 
-	switch (e->intr_kind) {
+	switch (q->intr_kind) {
 	case INTR_COUNTER:
-		return read(e->intr_fd, &count, sizeof count) == sizeof count;
+		return read(q->intr_fd, &count, sizeof count) == sizeof count;
 	case INTR_SET:
-		return epoll_wait(e->intr_fd, &event, 1, 0) > 0;
+		return epoll_wait(q->intr_fd, &event, 1, 0) > 0;
 	case INTR_LEVEL: /* an error would wake for ever */
-		getsockopt(e->intr_fd, SOL_SOCKET, SO_ERROR, &error, &len);
+		getsockopt(q->intr_fd, SOL_SOCKET, SO_ERROR, &error, &len);
 		return true;
 	default:
 		return true;
 	}
 }
 
-void eth_find_interrupt(struct eth_port *e)
+static void find_interrupt(struct eth_queue *q)
 {
 	struct pollfd p = {.events = POLLIN};
+	uint16_t id = q->port->id;
 
-	e->intr_fd = -1;
-	e->caps &= ~(uint32_t)PORT_CAP_RX_INTR;
-	if (e->packet_fd >= 0) {
-		e->intr_fd = e->packet_fd;
-		e->intr_kind = INTR_LEVEL;
-		e->caps |= PORT_CAP_RX_INTR;
+	q->intr_fd = -1;
+	if (q->port->packet_fd >= 0) {
+		q->intr_fd = q->port->packet_fd;
+		q->intr_kind = INTR_LEVEL;
 		return;
 	}
-	p.fd = rte_eth_dev_rx_intr_ctl_q_get_fd(e->id, 0);
-	if (e->intr_strikes >= INTR_STRIKES || p.fd < 0 || poll(&p, 1, 0) < 0 ||
+	p.fd = rte_eth_dev_rx_intr_ctl_q_get_fd(id, q->index);
+	if (q->intr_strikes >= INTR_STRIKES || p.fd < 0 || poll(&p, 1, 0) < 0 ||
 		p.revents & (POLLNVAL | POLLERR))
 		return;
-	if (rte_eth_dev_rx_intr_enable(e->id, 0) || rte_eth_dev_rx_intr_disable(e->id, 0))
+	if (rte_eth_dev_rx_intr_enable(id, q->index) || rte_eth_dev_rx_intr_disable(id, q->index))
 		return;
-	e->intr_fd = p.fd;
-	e->intr_kind = intr_kind(p.fd);
-	if (e->intr_kind == INTR_COUNTER)
+	q->intr_fd = p.fd;
+	q->intr_kind = intr_kind(p.fd);
+	if (q->intr_kind == INTR_COUNTER)
 		fcntl(p.fd, F_SETFL, fcntl(p.fd, F_GETFL) | O_NONBLOCK);
-	e->caps |= PORT_CAP_RX_INTR;
+}
+
+void eth_find_interrupts(struct eth_port *e)
+{
+	for (unsigned i = 0; i < e->n_queues; i++)
+		find_interrupt(&e->queues[i]);
 }
 
 static int eth_wait_fd(struct port *p)
 {
-	struct eth_port *e = eth_of(p);
+	const struct eth_queue *q = eth_of(p);
 
-	return e->intr_fd < 0 ? -ENOTSUP : e->intr_fd;
+	return q->intr_fd < 0 ? -ENOTSUP : q->intr_fd;
 }
 
 static int eth_arm(struct port *p)
 {
-	struct eth_port *e = eth_of(p);
+	const struct eth_queue *q = eth_of(p);
 
-	if (e->intr_fd < 0)
+	if (q->intr_fd < 0)
 		return -ENOTSUP;
-	if (e->intr_kind == INTR_LEVEL)
+	if (q->intr_kind == INTR_LEVEL)
 		return 0;
-	intr_consume(e); /* the peer may have been about to signal when we disarmed */
-	return rte_eth_dev_rx_intr_enable(e->id, 0) ? -ENOTSUP : 0;
+	intr_consume(q); /* the peer may have been about to signal when we disarmed */
+	return rte_eth_dev_rx_intr_enable(q->port->id, q->index) ? -ENOTSUP : 0;
 }
 
 static void eth_disarm(struct port *p)
 {
-	struct eth_port *e = eth_of(p);
+	struct eth_queue *q = eth_of(p);
 
-	if (e->intr_fd < 0)
+	if (q->intr_fd < 0)
 		return;
-	if (e->intr_kind != INTR_LEVEL)
-		rte_eth_dev_rx_intr_disable(e->id, 0);
-	e->intr_missed = !intr_consume(e);
-	if (!e->intr_missed && e->intr_kind <= INTR_SET)
-		e->intr_proven = true;
+	if (q->intr_kind != INTR_LEVEL)
+		rte_eth_dev_rx_intr_disable(q->port->id, q->index);
+	q->intr_missed = !intr_consume(q);
+	if (!q->intr_missed && q->intr_kind <= INTR_SET)
+		q->intr_proven = true;
 }
 
 /* --- slow calls --- */
@@ -369,7 +375,7 @@ static void look_at_link(struct eth_port *e)
 
 static bool eth_link_poll(struct port *p)
 {
-	struct eth_port *e = eth_of(p);
+	struct eth_port *e = eth_of(p)->port;
 	bool was_up = is_up(e), attached;
 	sigset_t mask;
 
@@ -381,22 +387,23 @@ static bool eth_link_poll(struct port *p)
 	if (attached)
 		look_at_link(e);
 	if (is_up(e) != was_up)
-		eth_find_interrupt(e);
+		eth_find_interrupts(e);
 	manners_leave(&mask);
 	return attached || is_up(e) != was_up;
 }
 
 static void eth_info(struct port *p, struct port_info *out)
 {
-	struct eth_port *e = eth_of(p);
+	const struct eth_queue *q = eth_of(p);
+	const struct eth_port *e = q->port;
 
 	*out = (struct port_info){
 		.name = e->name,
 		.driver = e->driver,
 		.mtu = e->mtu,
-		.queues = 1,
+		.queues = e->n_queues ? e->n_queues : 1,
 		.numa_node = e->started ? rte_eth_dev_socket_id(e->id) : -1,
-		.caps = e->caps,
+		.caps = e->caps | (q->intr_fd >= 0 ? PORT_CAP_RX_INTR : 0),
 		.link_up = is_up(e),
 	};
 	memcpy(out->mac, e->mac, sizeof out->mac);
@@ -404,11 +411,12 @@ static void eth_info(struct port *p, struct port_info *out)
 
 static void eth_stats(struct port *p, struct port_stats *out)
 {
-	struct eth_port *e = eth_of(p);
+	const struct eth_queue *q = eth_of(p);
+	const struct eth_port *e = q->port;
 	struct rte_eth_stats hw;
 
-	*out = e->stats;
-	if (e->started && !rte_eth_stats_get(e->id, &hw)) {
+	*out = q->stats;
+	if (!q->index && e->started && !rte_eth_stats_get(e->id, &hw)) {
 		out->rx_missed = hw.imissed + hw.rx_nombuf;
 		out->rx_errors += hw.ierrors;
 	}
@@ -416,22 +424,28 @@ static void eth_stats(struct port *p, struct port_stats *out)
 
 static void eth_close(struct port *p)
 {
-	struct eth_port *e = eth_of(p);
+	struct eth_port *e = eth_of(p)->port;
 	sigset_t mask;
 
 	manners_enter(&mask);
 	eth_detach(e);
-	rte_mempool_free(e->pool);
+	for (unsigned i = 0; i < e->n_queues; i++)
+		rte_mempool_free(e->queues[i].pool);
 	manners_leave(&mask);
 	free(e);
 }
 
 static unsigned eth_backlog(struct port *p)
 {
-	const struct eth_port *e = eth_of(p);
-	int n = rte_eth_rx_queue_count(e->id, 0);
+	const struct eth_queue *q = eth_of(p);
+	int n = rte_eth_rx_queue_count(q->port->id, q->index);
 
-	return n > 0 ? (unsigned)n * 256 / e->rx_descriptors : 0;
+	return n > 0 ? (unsigned)n * 256 / q->port->rx_descriptors : 0;
+}
+
+static struct port *eth_queue(struct port *p, unsigned i)
+{
+	return &eth_of(p)->port->queues[i].base;
 }
 
 static const struct port_ops eth_ops = {
@@ -448,6 +462,7 @@ static const struct port_ops eth_ops = {
 	.link_poll = eth_link_poll,
 	.info = eth_info,
 	.stats = eth_stats,
+	.queue = eth_queue,
 	.backlog = eth_backlog,
 	.close = eth_close,
 	.map = eth_map,
@@ -465,8 +480,10 @@ static int open_device(struct eth_port *e, char *err, size_t err_len)
 	sigset_t mask;
 	int r;
 
-	if (!peer_is_there(e->args))
+	if (!peer_is_there(e->args)) {
+		e->n_queues = 1; /* how many it has is known too late */
 		return 0;
+	}
 	manners_enter(&mask);
 	r = eth_attach(e, err, err_len);
 	if (!r)
@@ -478,12 +495,18 @@ static int open_device(struct eth_port *e, char *err, size_t err_len)
 
 static struct eth_port *make(const struct port_config *cfg)
 {
-	struct eth_port *e = calloc(1, sizeof *e);
+	struct eth_port *e = aligned_alloc(RTE_CACHE_LINE_SIZE, sizeof *e);
 
 	if (!e)
 		return NULL;
-	e->base.ops = &eth_ops;
-	e->intr_fd = e->packet_fd = -1;
+	memset(e, 0, sizeof *e);
+	for (uint16_t i = 0; i < ETH_QUEUES_MAX; i++) {
+		e->queues[i].base.ops = &eth_ops;
+		e->queues[i].port = e;
+		e->queues[i].index = i;
+		e->queues[i].intr_fd = -1;
+	}
+	e->packet_fd = -1;
 	e->caps = PORT_CAP_BROADCAST | PORT_CAP_LINK;
 	snprintf(e->name, sizeof e->name, "%s", cfg->name ? cfg->name : cfg->device);
 	e->cfg = *cfg;
@@ -526,10 +549,10 @@ __attribute__((visibility("default"))) int port_ethdev_open(
 	else
 		r = open_device(e, err, err_len);
 	if (r) {
-		eth_close(&e->base);
+		eth_close(&e->queues[0].base);
 		return r;
 	}
-	*out = &e->base;
+	*out = &e->queues[0].base;
 	return 0;
 }
 

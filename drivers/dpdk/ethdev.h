@@ -12,15 +12,18 @@
 
 #include "drivers/port.h"
 
-struct eth_port {
+enum { ETH_QUEUES_MAX = 16 };
+
+/*
+ * A pair of queues, as a port: what one thread uses. Its mbufs are its own, so that the pool's cache is, too,
+ * which all threads of ours would share otherwise (they are one lcore to EAL).
+ */
+struct eth_queue {
 	struct port base;
-	uint16_t id;
-	uint32_t capacity;
-	uint16_t tx_off; /* where a frame to be sent begins in its mbuf's buffer */
-	uint32_t rx_descriptors;
+	struct eth_port *port;
+	uint16_t index;
 	struct rte_mempool *pool;
 	struct rte_mempool_cache *cache; /* the pool's, which the driver uses too */
-	uint64_t tx_csum_v4, tx_csum_v6; /* mbuf flags for PORT_TX_CSUM */
 	port_released *released;	 /* of what frames were chained with */
 	void *released_ctx;
 	/* Sleeping. */
@@ -30,6 +33,17 @@ struct eth_port {
 	bool intr_missed; /* slept without a wake-up: a frame at hand now would have deserved one */
 	unsigned intr_strikes;
 	struct port_stats stats;
+} __rte_cache_aligned;
+
+struct eth_port {
+	struct eth_queue queues[ETH_QUEUES_MAX];
+	uint16_t id;
+	uint16_t n_queues; /* in use, from the first time that it was attached */
+	bool started;
+	uint16_t tx_off; /* where a frame to be sent begins in its mbuf's buffer */
+	uint32_t capacity;
+	uint32_t rx_descriptors;
+	uint64_t tx_csum_v4, tx_csum_v6; /* mbuf flags for PORT_TX_CSUM */
 	/* Seldom used. */
 	struct rte_device *device;
 	struct rte_eth_link link;
@@ -38,7 +52,6 @@ struct eth_port {
 	uint32_t caps;
 	uint16_t mtu;
 	uint8_t mac[6];
-	bool started;
 	bool failing;		/* attaching failed, and that has been said */
 	uint64_t down_since;	/* when the link was lost or the device attached */
 	struct port_config cfg; /* its device is args, its name is name, other strings are gone */
@@ -54,9 +67,9 @@ struct eth_port {
 int eth_attach(struct eth_port *e, char *err, size_t err_len);
 /* Takes the device away, if it is there; sends and receives nothing then. */
 void eth_detach(struct eth_port *e);
-/* Tries what can be tried of the interrupt without a frame: is there a descriptor, does the driver switch it
+/* Tries what can be tried of the interrupts without a frame: is there a descriptor, does the driver switch it
  * on? */
-void eth_find_interrupt(struct eth_port *e);
+void eth_find_interrupts(struct eth_port *e);
 
 /* chain.c: of the port SPI */
 int eth_map(struct port *p, void *at, size_t len);
@@ -68,9 +81,9 @@ void eth_reclaim(struct port *p);
 /* Can the driver send from memory that is not the pool's? */
 bool eth_sends_from_anywhere(const struct eth_port *e);
 
-static inline struct eth_port *eth_of(struct port *p)
+static inline struct eth_queue *eth_of(struct port *p)
 {
-	return (struct eth_port *)p;
+	return (struct eth_queue *)p;
 }
 
 /* An mbuf's buffer follows it in our pool: worked out, it need not be fetched. */
