@@ -227,12 +227,24 @@ int vn_control_vlan(struct vn_dev *d, uint16_t id, bool on)
 	return vn_control(d, VN_CTRL_VLAN, on ? VN_CTRL_VLAN_ADD : VN_CTRL_VLAN_DEL, &id, sizeof id);
 }
 
+static void set_pairs(struct vn_dev *d)
+{
+	if (d->pairs == 1)
+		return;
+	if (vn_has(d, VN_F_RSS)) {
+		if (!vn_rss_send(d))
+			return;
+		VN_LOG(ERR, d, "the device does not let its hash be set");
+	}
+	if (vn_control(d, VN_CTRL_MQ, VN_CTRL_MQ_PAIRS_SET, &d->pairs, sizeof d->pairs))
+		VN_LOG(ERR, d, "the device does not take %u pairs of queues", d->pairs);
+}
+
 void vn_control_restore(struct vn_dev *d)
 {
 	if (!vn_has(d, VN_F_CTRL_VQ))
 		return;
-	if (d->pairs > 1 && vn_control(d, VN_CTRL_MQ, VN_CTRL_MQ_PAIRS_SET, &d->pairs, sizeof d->pairs))
-		VN_LOG(ERR, d, "the device does not take %u pairs of queues", d->pairs);
+	set_pairs(d);
 	if (vn_control_rx_mode(d))
 		VN_LOG(NOTICE, d, "the device does not let its filter be set");
 	vn_control_macs(d);

@@ -110,7 +110,7 @@ static int negotiate(struct vn_dev *d)
 	if (wants_merging(d, d->offered))
 		wanted |= VN_BIT(VN_F_MRG_RXBUF);
 	if (d->pairs > 1)
-		wanted |= VN_BIT(VN_F_MQ);
+		wanted |= VN_BIT(VN_F_MQ) | (d->rss.on ? VN_BIT(VN_F_RSS) : 0);
 	f = d->offered & wanted;
 	if (!(f & VN_BIT(VN_F_VERSION_1))) {
 		VN_COMPLAIN(d, "the device has no virtio 1.x interface");
@@ -125,7 +125,8 @@ static int negotiate(struct vn_dev *d)
 		return -ENOTSUP;
 	}
 	if (!(f & VN_BIT(VN_F_CTRL_VQ)))
-		f &= ~(VN_BIT(VN_F_CTRL_RX) | VN_BIT(VN_F_CTRL_VLAN) | VN_BIT(VN_F_CTRL_MAC_ADDR));
+		f &= ~(VN_BIT(VN_F_CTRL_RX) | VN_BIT(VN_F_CTRL_VLAN) | VN_BIT(VN_F_CTRL_MAC_ADDR) |
+			VN_BIT(VN_F_RSS));
 	e = d->bus->set_features(d, f);
 	if (e)
 		return e;
@@ -204,6 +205,19 @@ static void free_spares(struct vn_dev *d)
 		}
 }
 
+/*
+ * Of new receive buffers, after the device had run out of them. QEMU (7.2) hashes in software: a frame that
+ * has come to one of its queues and is for another one without buffers stays where it is, with all behind it,
+ * until its own queue is notified. So all are.
+ */
+static void notify_receivers(struct vn_queue *q)
+{
+	struct vn_dev *d = q->dev;
+
+	for (unsigned i = 0; i < d->pairs; i++)
+		d->bus->notify(queue_of(d, VN_RX, i));
+}
+
 static int queue_up(struct vn_dev *d, struct vn_queue *q)
 {
 	uint16_t most = d->bus->queue_size(d, q->index), size = q->ring_size;
@@ -215,6 +229,7 @@ static int queue_up(struct vn_dev *d, struct vn_queue *q)
 	while (size > most)
 		size /= 2;
 	vn_queue_reset(q, size, &d->mode);
+	q->notify = q->kind == VN_RX && vn_has(d, VN_F_RSS) ? notify_receivers : d->bus->notify;
 	return d->bus->queue_up(d, q);
 }
 
@@ -463,6 +478,7 @@ static void learn_config(struct vn_dev *d)
 		pairs = 1;
 		d->stats.bad_config++;
 	}
+	vn_rss_learn(d);
 	d->device_pairs = pairs;
 	d->pairs_max = RTE_MIN(pairs, (uint16_t)VN_PAIRS_MAX);
 	if (!(d->offered & VN_BIT(VN_F_MAC)) ||

@@ -15,6 +15,7 @@
 
 #include "drivers/virtio/bus.h"
 #include "drivers/virtio/queue.h"
+#include "drivers/virtio/rss.h"
 
 enum {
 	VN_PAIRS_MAX = 128,
@@ -63,6 +64,7 @@ struct vn_dev {
 	struct vn_queue
 		*spares[2][VN_PAIRS_MAX]; /* by kind: of pairs of which the owner has set up one half */
 	struct vn_queue *ctrl;
+	struct vn_rss rss;
 	struct vn_dev_stats stats;
 
 	/* What the owner has asked for, to be asked for again after a reset. */

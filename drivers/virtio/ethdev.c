@@ -72,6 +72,9 @@ static int infos_get(struct rte_eth_dev *eth, struct rte_eth_dev_info *info)
 	info->max_mtu = d->mtu_max;
 	info->max_lro_pkt_size = 65535 + RTE_ETHER_HDR_LEN;
 	info->max_mac_addrs = VN_MACS_MAX;
+	info->flow_type_rss_offloads = vn_rss_offloads(d);
+	info->reta_size = d->rss.table;
+	info->hash_key_size = d->rss.table ? VN_RSS_KEY : 0;
 	info->speed_capa = RTE_ETH_LINK_SPEED_AUTONEG;
 	info->rx_offload_capa = rx_capa(d);
 	info->tx_offload_capa = tx_capa(d);
@@ -103,6 +106,7 @@ static int configure(struct rte_eth_dev *eth)
 		return -ENOTSUP;
 	}
 	d->wanted = vn_device_wanted(d, conf->rxmode.offloads, conf->txmode.offloads);
+	vn_rss_configure(d);
 	return 0;
 }
 
@@ -429,6 +433,10 @@ static const struct eth_dev_ops ops = {
 	.mac_addr_set = mac_addr_set,
 	.vlan_filter_set = vlan_filter_set,
 	.vlan_offload_set = vlan_offload_set,
+	.rss_hash_update = vn_rss_hash_update,
+	.rss_hash_conf_get = vn_rss_hash_get,
+	.reta_update = vn_rss_reta_update,
+	.reta_query = vn_rss_reta_query,
 	.rx_queue_setup = rx_queue_setup,
 	.rx_queue_release = rx_queue_release,
 	.tx_queue_setup = tx_queue_setup,

@@ -109,10 +109,10 @@ def peer(sockets, iommu=False):
 
 # --- what is checked ---
 
-def links_up(dut, seconds=30):
+def links_up(dut, seconds=30, ports=(0, 1)):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if all("Link status: up" in dut.info(p) for p in (0, 1)):
+        if all("Link status: up" in dut.info(p) for p in ports):
             return
         time.sleep(0.2)
     raise Failure(f"{dut.name}: the links do not come up: {dut.info(0)[:600]}")

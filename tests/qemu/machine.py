@@ -38,7 +38,7 @@ class Machine:
     """A guest with any number of NICs: each of `nics` is a netdev and its device's options."""
     started = 0
 
-    def __init__(self, name, image, nics=(), cpus=2, memory=1024, nodes=1):
+    def __init__(self, name, image, nics=(), cpus=2, memory=1024, nodes=1, netns=None):
         need()
         self.process = self.errors = None
         self.name = name
@@ -49,7 +49,8 @@ class Machine:
         self.console = self.dir / "console"
         image.write(self.dir / "initramfs")
         self.errors = open(self.dir / "qemu.err", "wb")
-        self.process = subprocess.Popen(self._arguments(nics, cpus, memory, nodes), stdin=subprocess.DEVNULL,
+        inside = ["ip", "netns", "exec", netns] if netns else []
+        self.process = subprocess.Popen(inside + self._arguments(nics, cpus, memory, nodes), stdin=subprocess.DEVNULL,
                                         stdout=self.errors, stderr=self.errors, start_new_session=True)
         self.shell = None
         self.count = 0
@@ -191,8 +192,25 @@ class VhostUser:
         self.path = path
 
 
+class MultiTap:
+    """A netdev with several queues: a tap device of the network namespace that QEMU runs in."""
+
+    def __init__(self, name, queues):
+        self.name, self.queues = name, queues
+
+    @staticmethod
+    def network():
+        """A network namespace for this test."""
+        name = f"sandirect-qemu-{os.getpid()}"
+        subprocess.run(["ip", "netns", "add", name], check=True)
+        atexit.register(subprocess.run, ["ip", "netns", "del", name], check=False)
+        return name
+
+
 def netdev_arguments(n, netdev):
-    """netdev: QEMU's words, or a VhostUser."""
+    """netdev: QEMU's words, a VhostUser or a MultiTap."""
+    if isinstance(netdev, MultiTap):
+        return ["-netdev", f"tap,id=net{n},ifname={netdev.name},queues={netdev.queues},vhost=off,script=no,downscript=no"]
     if isinstance(netdev, VhostUser):
         return ["-chardev", f"socket,id=chr{n},path={netdev.path},reconnect=1", "-netdev", f"vhost-user,id=net{n},chardev=chr{n}"]
     kind, _, rest = netdev.partition(",")

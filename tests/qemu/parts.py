@@ -51,6 +51,44 @@ def take_nics(machine):
     return nics
 
 
+# --- Sandirect in a guest ---
+
+CONFIG = """[global]
+spin = 20us
+find_timeout = 500ms
+
+[transport]
+connect_timeout = 20s
+dead_timeout = 20s
+
+[port san0]
+netdev = san0
+device = %s
+miniport = on
+"""
+
+
+def with_sandirect(image):
+    for name in ("SANDIRECT", "DAEMON", "LIBRARY", "BACKEND"):
+        image.program(os.environ["QEMU_" + name])
+    return image.program(DRIVER)
+
+
+def sandirect(machine, words, **kw):
+    return machine.run(f"{os.environ['QEMU_SANDIRECT']} {words}", **kw)
+
+
+def run(program):
+    return f"{os.environ['QEMU_SANDIRECT']} run -- {program}"
+
+
+def configure(machine, nic, address, general=""):
+    """general: further lines of the [global] section."""
+    text = CONFIG.replace("[global]", "[global]\n" + general) % nic
+    machine.run(f"cat > /etc/sandirect.conf <<'END'\n{text}hugepages = on\nEND\n"
+                f"tunctl -t san0 && ip addr add {address}/24 dev san0 && ip link set san0 up")
+
+
 # --- testpmd in a guest, and its peer here ---
 
 def guest_of_testpmd(options):
@@ -64,11 +102,11 @@ def guest_of_testpmd(options):
     return machine, far, take_nics(machine)
 
 
-def testpmd_in(machine, nics, who):
+def testpmd_in(machine, nics, who, *arguments):
     """who: "own" for our driver, "dpdk" for DPDK's."""
     devices = " ".join(f"-a {n}" for n in nics)
     own = f"-d {OWN} " if who == "own" else ""
-    command = f"stdbuf -oL dpdk-testpmd --no-telemetry {own}{devices} --lcores 0@0,1@1 -m 256 -- {' '.join(testpmd.INTERACTIVE)}"
+    command = f"stdbuf -oL dpdk-testpmd --no-telemetry {own}{devices} --lcores 0@0,1@1 -m 256 -- {' '.join([*testpmd.INTERACTIVE, *arguments])}"
     t = testpmd.Testpmd(machine.program(command), who, 60)
-    testpmd.links_up(t)
+    testpmd.links_up(t, ports=range(len(nics)))
     return t

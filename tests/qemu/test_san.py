@@ -12,47 +12,19 @@ from pathlib import Path
 import parts
 import tap
 from machine import Machine, VhostUser
+from parts import run, sandirect
 from tap import check, equal, main, scenario
 
 MIB = 1 << 20
 BLOCK, GIGABYTE = 16 * MIB, 64  # the latter in blocks
 ADDRESSES = ["10.77.0.1", "10.77.0.2"]
-CONFIG = """[global]
-spin = 20us
-find_timeout = 500ms
-
-[transport]
-connect_timeout = 2s
-dead_timeout = 20s
-
-[port san0]
-netdev = san0
-device = %s
-miniport = on
-"""
 
 
 def image(block):
-    i = parts.with_dpdk(parts.base_image())
-    for name in ("SANDIRECT", "LIBRARY", "BACKEND"):
-        i.program(os.environ["QEMU_" + name])
-    i.program(parts.DRIVER)
+    i = parts.with_sandirect(parts.with_dpdk(parts.base_image()))
     for tool in ("redis-server", "redis-cli", "redis-benchmark", "nc.openbsd"):
         i.tool(tool)
     return i.file(block, "/root/block")
-
-
-def sandirect(machine, words, **kw):
-    return machine.run(f"{os.environ['QEMU_SANDIRECT']} {words}", **kw)
-
-
-def run(program):
-    return f"{os.environ['QEMU_SANDIRECT']} run -- {program}"
-
-
-def configure(machine, nic, address):
-    machine.run(f"cat > /etc/sandirect.conf <<'END'\n{CONFIG % nic}hugepages = on\nEND\n"
-                f"tunctl -t san0 && ip addr add {address}/24 dev san0 && ip link set san0 up")
 
 
 def all_is_san(stat, program, least):
@@ -99,7 +71,7 @@ def guests():
     for address, m in zip(ADDRESSES, machines):
         m.boot()
         nic, = parts.take_nics(m)
-        configure(m, nic, address)
+        parts.configure(m, nic, address)
     return *machines, transfer
 
 
@@ -145,7 +117,7 @@ class Host:
         self.socket, self.address = self.dir + "/nic", address
         config = Path(self.dir) / "conf"
         device = f"net_vhost0,iface={self.socket},iommu-support=1"
-        config.write_text((CONFIG % device).replace("[global]", f"[global]\nruntime_dir = {self.dir}/run"))
+        config.write_text((parts.CONFIG % device).replace("[global]", f"[global]\nruntime_dir = {self.dir}/run"))
         self.env = dict(os.environ, SANDIRECT_CONFIG=str(config))
         subprocess.run(["ip", "netns", "add", self.netns], check=True)
         atexit.register(subprocess.run, ["ip", "netns", "del", self.netns], check=False)
@@ -173,7 +145,7 @@ def a_guest_and_a_process_of_this_host():
     tap.until(lambda: os.path.exists(host.socket), 20, "the port of redis-server")
     machine = Machine("guest", image(transfer.file), [(VhostUser(host.socket), "vectors=0")]).boot()
     nic, = parts.take_nics(machine)
-    configure(machine, nic, "10.78.0.2")
+    parts.configure(machine, nic, "10.78.0.2")
     benchmark(machine, host.address)
     all_is_san(host.stat(), "redis-server", 40)
     client = run("redis-cli -h " + host.address)
