@@ -302,6 +302,7 @@ static bool receive_frame(struct engine *e, unsigned index, const struct port_fr
 		.frame = f->data,
 		.port_index = (uint8_t)index,
 		.ce = v->ce,
+		.astray = f->flags & PORT_RX_HANDED,
 		.late = e->late};
 	tp_input(e->tp, now, v->payload, v->payload_len, &rx);
 	return true;

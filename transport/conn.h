@@ -119,7 +119,9 @@ struct tp_conn {
 	bool ack_now;	      /* an ACK is due at the next output */
 	bool rcv_fin;	      /* received, in order */
 	bool read_shut;	      /* the application reads no more */
-	bool last_ce;	      /* the newest packet had CE */
+	bool last_ce;	      /* the newest packet had CE, */
+	bool astray;	      /* and was tp_rx.astray */
+	bool peer_astray;     /* the peer says so of ours */
 	bool limited;	      /* the peer said our window stops it */
 	bool messages;	      /* for a queue pair, not a stream */
 	bool ts_late;	      /* tp_rx.late of that packet */
@@ -187,6 +189,7 @@ struct tp_conn {
 
 	/* every acknowledgement */
 	uint64_t round_end;	      /* PSN */
+	uint8_t astray_tries;	      /* source ports drawn because of that */
 	uint64_t rack_time, rack_psn; /* the latest transmission known to have arrived */
 	uint64_t rack_rtt;
 	uint64_t highest;		/* one past the highest PSN known to have arrived */

@@ -21,6 +21,9 @@ static void note_arrival(struct tp_conn *c, uint64_t now, const struct wire_pack
 		c->last_ce = rx->ce;
 		tp_ack_soon(c);
 	}
+	c->astray = rx->astray;
+	if (p->has_window)
+		c->peer_astray = p->astray;
 	c->ce_count = (uint16_t)(c->ce_count + rx->ce);
 	if (__builtin_expect(p->flags & (WIRE_F_LIMITED | WIRE_F_BYE), 0)) {
 		c->limited |= (p->flags & WIRE_F_LIMITED) != 0;

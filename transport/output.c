@@ -155,7 +155,7 @@ static size_t build_ack(struct tp_conn *c, uint64_t now, uint8_t *buf)
 	}
 	c->rcv_limit = window_limit(c);
 	ext = tp_wire_put_ack(buf + WIRE_BASE_LEN, c->rcv_limit, words);
-	tp_wire_put_backlog(buf + WIRE_BASE_LEN, c->tp->backlog);
+	tp_wire_put_queue(buf + WIRE_BASE_LEN, c->tp->backlog, c->astray);
 	for (unsigned k = 0; k < words; k++)
 		tp_wire_put_sack(buf + WIRE_BASE_LEN, k,
 			tp_bits_get64(&c->reorder->have, c->rcv_nxt + 1 + 64 * (uint64_t)k));
@@ -220,7 +220,7 @@ static size_t build_data(struct tp_conn *c, uint64_t now, uint8_t *buf, uint64_t
 	if (extra) {
 		c->rcv_limit = window_limit(c);
 		ext += tp_wire_put_ack(buf + WIRE_BASE_LEN + WIRE_STREAM_LEN, c->rcv_limit, 0);
-		tp_wire_put_backlog(buf + WIRE_BASE_LEN + WIRE_STREAM_LEN, c->tp->backlog);
+		tp_wire_put_queue(buf + WIRE_BASE_LEN + WIRE_STREAM_LEN, c->tp->backlog, c->astray);
 	}
 	put_base(c, now, buf, WIRE_DATA, flags, WIRE_OP_STREAM, psn, ext);
 	if (len)

@@ -4,12 +4,18 @@
  * equal paths by the UDP source port, so a connection that has met congestion for some round trips draws
  * another one: when nothing is in flight, as that reorders nothing, or after some more in any case. So does
  * one whose packets are not answered: the path may be broken.
+ *
+ * A receiver with several queues spreads packets by the same port. If it says that ours come to another queue
+ * than the connection's, which costs it something, ports are tried until it does not say so any more, one in
+ * each round trip; or for good, as it may have other reasons.
  */
 #include "transport/conn.h"
 
 /* Congested round trips in a row before it goes elsewhere: when nothing is in flight, and in any case. */
 #define ROUNDS_IDLE  3
 #define ROUNDS_FORCE 12
+
+#define ASTRAY_TRIES 32
 
 static void go(struct tp_conn *c)
 {
@@ -30,6 +36,10 @@ void tp_repath_round(struct tp_conn *c)
 		c->bad_rounds = 0;
 	else if (++c->bad_rounds >= ROUNDS_FORCE)
 		go(c);
+	if (__builtin_expect(c->peer_astray, 0) && c->astray_tries < ASTRAY_TRIES) {
+		c->astray_tries++;
+		go(c);
+	}
 }
 
 void tp_repath_idle(struct tp_conn *c)

@@ -21,6 +21,9 @@
 	X(rcv_fin)                                                                                           \
 	X(read_shut)                                                                                         \
 	X(last_ce)                                                                                           \
+	X(astray)                                                                                            \
+	X(peer_astray)                                                                                       \
+	X(astray_tries)                                                                                      \
 	X(limited)                                                                                           \
 	X(ack_pending)                                                                                       \
 	X(ce_count)                                                                                          \

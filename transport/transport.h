@@ -50,9 +50,11 @@ struct tp_rx {
 	const struct sd_addr *local, *peer; /* IP addresses of the packet; ports unused */
 	const void *frame; /* opaque for tp_ops.reverse: where the engine finds the L2..L4 headers */
 	uint8_t port_index;
-	bool ce;   /* ECN: congestion experienced */
-	bool late; /* nobody had looked for packets for a while: how long this one took says nothing of the
-		      network */
+	bool ce;     /* ECN: congestion experienced */
+	bool astray; /* it came to the receive queue of another engine of this host: the peer is asked for
+			another source port */
+	bool late;   /* nobody had looked for packets for a while: how long this one took says nothing of the
+			network */
 };
 
 enum tp_event {

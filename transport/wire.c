@@ -27,6 +27,7 @@ static bool decode_ack_ext(const uint8_t *x, size_t len, struct wire_packet *out
 		return false;
 	out->has_window = true;
 	out->backlog = x[2];
+	out->astray = x[3] & WIRE_A_ASTRAY;
 	out->window = be64_get(x + 4);
 	out->sack = x + WIRE_ACK_LEN;
 	out->sack_words = (uint16_t)((len - WIRE_ACK_LEN) / 8);

@@ -86,6 +86,7 @@ enum wire_ext {
 #define WIRE_MAX_MESSAGE   (1u << 30)
 #define WIRE_M_LAST	   1u /* in the extension's flags: the last fragment */
 #define WIRE_P_MORE	   1u /* in those of PIECE: not the packet's last piece */
+#define WIRE_A_ASTRAY	   1u /* in those of ACK: the newest packet came to a receive queue of others */
 
 enum wire_feature { WIRE_FEAT_CRC = 1 << 0, WIRE_FEAT_MESSAGES = 1 << 1 };
 
@@ -127,7 +128,8 @@ struct wire_packet {
 	uint16_t sack_words;
 	uint32_t psn, ack, ts, echo;
 	uint64_t window;	 /* with has_window, */
-	uint8_t backlog;	 /* and this: of the sender's receive queue, in 256ths */
+	uint8_t backlog;	 /* and these: of the sender's receive queue, in 256ths; */
+	bool astray;		 /* ours come to another one than the connection's */
 	uint64_t offset;	 /* DATA of a stream */
 	struct wire_message msg; /* other DATA; op is STREAM or NONE (FIN) as well */
 	const uint8_t *payload;
@@ -237,10 +239,12 @@ static inline size_t tp_wire_put_ack(uint8_t *b, uint64_t window, unsigned sack_
 	return WIRE_ACK_LEN + 8 * (size_t)sack_words;
 }
 
-/* In 256ths of the sender's receive queue. */
-static inline void tp_wire_put_backlog(uint8_t *ext, uint8_t backlog)
+/* Of the sender's receive queue: how full it is, in 256ths, and whether it is another one than it should be.
+ */
+static inline void tp_wire_put_queue(uint8_t *ext, uint8_t backlog, bool astray)
 {
 	ext[2] = backlog;
+	ext[3] = astray ? WIRE_A_ASTRAY : 0;
 }
 
 /* Bit i (from the least significant) of word k says that PSN ack + 1 + 64 k + i has been received. */

@@ -17,7 +17,7 @@ local EXTENSIONS = {"STREAM", "ACK", "SEND", "WRITE", "READ_REQ", "READ_RESP", "
 local CODES = {[0] = "OK", "NO_LISTENER", "REFUSED", "VERSION", "BUSY"}
 local REASONS = {[0] = "UNKNOWN", "ABORT", "CLOSED", "PROTOCOL", "TIMEOUT", "FINISHED", "ACCESS", "INVALID", "FAILED"}
 local FLAGS = {{1, "ACKREQ"}, {2, "RETX"}, {4, "FIN"}, {8, "SE"}, {16, "LIMITED"}, {32, "BYE"}, {64, "LATE"}, {128, "READY"}}
-local RETX, FIN, READY, LAST, MORE, FEATURE_CRC = 2, 4, 128, 1, 1, 1
+local RETX, FIN, READY, LAST, MORE, FEATURE_CRC, ASTRAY = 2, 4, 128, 1, 1, 1, 1
 local PIECE_LENGTH, MOST = 8, 65535 -- MOST: bytes of a packet that comes in pieces
 
 -- The extension that an opcode has, and its length in bytes; SEND may also have an immediate.
@@ -61,6 +61,8 @@ field("ext.flags.more", "bool", "MORE", 16, nil, MORE)
 field("ext.value", "bytes", "Value")
 field("offset", "uint64", "Stream offset", base.DEC)
 field("backlog", "uint8", "Backlog (256ths)")
+field("ack_flags", "uint8", "Flags", base.HEX)
+field("ack_flags.astray", "bool", "ASTRAY", 8, nil, ASTRAY)
 field("window", "uint64", "Window", base.DEC)
 field("sack", "uint64", "SACK word", base.HEX)
 field("sack.range", "string", "Received")
@@ -149,7 +151,7 @@ local LAYOUTS = {
 local LEAST = {[INIT] = 104, [INIT_ACK] = 104, [INIT_NAK] = 32, [COOKIE] = 40, [RESET] = 32, [FIND] = 32, [FIND_REPLY] = 32}
 local EXTENSION_LAYOUTS = {
 	{{nil, 2}, {"offset", 8}},
-	{{"backlog", 1}, {nil, 1}, {"window", 8}},
+	{{"backlog", 1}, {"ack_flags", 1}, {"window", 8}},
 	{{"ext.flags", 2}, {"ssn", 4}, {"message_offset", 4}, {"immediate", 4}},
 	{{"ext.flags", 2}, {"rkey", 8}, {"region_offset", 8}, {"ssn", 4}, {"immediate", 4}},
 	{{"ext.flags", 2}, {"rsn", 4}, {"rkey", 8}, {"region_offset", 8}, {"wanted", 4}},
@@ -158,7 +160,7 @@ local EXTENSION_LAYOUTS = {
 	[X_PIECE] = {{"ext.flags", 2, "piece_flags"}, {"piece_offset", 4}},
 }
 local BITS = {flags = {}, features = {"features.crc32c", "features.messages"}, ["ext.flags"] = {"ext.flags.last"},
-	piece_flags = {"ext.flags.more"}}
+	piece_flags = {"ext.flags.more"}, ack_flags = {"ack_flags.astray"}}
 for _, flag in ipairs(FLAGS) do
 	table.insert(BITS.flags, "flags." .. flag[2]:lower())
 end

@@ -81,15 +81,23 @@ def they_share_a_thousand_connections():
     gone(machines)
 
 
+def kernel_connections(machine):
+    """Those of Redis so far."""
+    return json.loads(sandirect(machine, "stat --json"))["processes"][0]["tcp_total"]
+
+
 @scenario
 def requests_on_a_thousand_connections():
     machines = guests()
-    before = [counts(m)[1] for m in machines]
-    out = machines[1].run("ulimit -n 65536; " + run(redis() + " -n 40000 -t set -q"), 300)
+    words = redis()
+    before, by_kernel = [counts(m)[1] for m in machines], kernel_connections(machines[0])
+    out = machines[1].run("ulimit -n 65536; " + run(words + " -n 40000 -t set -q"), 300)
     check("requests per second" in out and "rror" not in out, out[-500:])
     tap.say(out.replace("\r", "\n").strip().splitlines()[-1],
             *[f"{m.name}: {counts(m)[1] - n} frames handed over;" for m, n in zip(machines, before)])
-    equal(json.loads(sandirect(machines[0], "stat --json"))["processes"][0]["tcp_total"], 0, "connections by the kernel's TCP")
+    # Half of them, if the peers did not look for the right queues.
+    check(all(counts(m)[1] - n < 24000 for m, n in zip(machines, before)), "too many were handed over")
+    equal(kernel_connections(machines[0]), by_kernel, "connections by the kernel's TCP")
     gone(machines)
 
 

@@ -37,7 +37,7 @@ LAYOUTS = {
 # After type and length. The second one of a pair has an immediate.
 EXTENSIONS = {
     X_STREAM: ((None, 2), ("offset", 8)),
-    X_ACK: (("backlog", 1), (None, 1), ("window", 8)),
+    X_ACK: (("backlog", 1), ("ack_flags", 1), ("window", 8)),
     X_SEND: (("flags", 2), ("ssn", 4), ("message_offset", 4), ("immediate", 4)),
     X_WRITE: (("flags", 2), ("rkey", 8), ("region_offset", 8), ("ssn", 4), ("immediate", 4)),
     X_READ_REQ: (("flags", 2), ("rsn", 4), ("rkey", 8), ("region_offset", 8), ("wanted", 4)),

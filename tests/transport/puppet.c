@@ -152,7 +152,8 @@ bool puppet_stop(struct puppet *p)
 
 void puppet_input(struct puppet *p, const uint8_t *pkt, size_t len)
 {
-	struct tp_rx rx = {.local = &p->local, .peer = &p->peer, .ce = p->ce, .late = p->late};
+	struct tp_rx rx = {
+		.local = &p->local, .peer = &p->peer, .ce = p->ce, .late = p->late, .astray = p->astray};
 	uint8_t *exact = malloc(len ? len : 1); /* a read past the end shall be seen */
 
 	if (!exact)

@@ -20,7 +20,7 @@ struct puppet {
 	struct tp_config cfg;
 	uint64_t now;
 	struct sd_addr local, peer; /* of what arrives */
-	bool ce, late;
+	bool ce, late, astray;
 	uint16_t max_payload;
 	struct tp_listener *listener;
 	/* what the endpoint has told */

@@ -175,7 +175,7 @@ def data(cid, psn, ack, payload=b"hello", offset=0, flags=0, **more):
 
 
 def ack(cid, psn, upto, *sack, pieces=None):
-    x = {"type": 2, "backlog": 0, "window": "0x0000000000001000", "sack": [f"0x{w:016x}" for w in sack]}
+    x = {"type": 2, "backlog": 0, "ack_flags": 0, "window": "0x0000000000001000", "sack": [f"0x{w:016x}" for w in sack]}
     told = [x] if pieces is None else [x, piece(pieces, False)]
     return {**data(cid, psn, upto, b"", extensions=told), "type": ACK, "opcode": 0}
 

@@ -16,12 +16,14 @@ static struct puppet p;
 static struct peer q;
 static uint32_t sent;
 static uint16_t marks;
+static bool astray; /* as the peer finds our packets */
 
 static int open_conn(void **state)
 {
 	puppet_init(&p);
 	puppet_open(&p, &q);
 	sent = marks = 0;
+	astray = false;
 	return 0;
 }
 
@@ -58,6 +60,7 @@ static void acknowledge(uint32_t received, uint16_t marked)
 	p.now += RTT;
 	w.echo = tp_timestamp(p.now - RTT);
 	ext = tp_wire_put_ack(buf + WIRE_BASE_LEN, q.window, 0);
+	tp_wire_put_queue(buf + WIRE_BASE_LEN, 0, astray);
 	tp_wire_put_base(buf, WIRE_ACK, 0, WIRE_OP_NONE, ext, &w, q.their_cid);
 	puppet_input(&p, buf, tp_wire_seal(buf, WIRE_BASE_LEN + ext));
 }
@@ -127,6 +130,39 @@ static void another_path_is_measured_anew(void **state)
 	assert_int_equal(p.repaths, 1);
 }
 
+/* One port in each round trip, until the peer has the packets where it wants them. */
+static void another_queue_is_looked_for(void **state)
+{
+	astray = true;
+	for (unsigned i = 1; i < 4; i++) {
+		round_trip(0);
+		assert_int_equal(p.repaths, i);
+	}
+	astray = false;
+	for (unsigned i = 0; i < 4; i++)
+		round_trip(0);
+	assert_int_equal(p.repaths, 3);
+}
+
+static void but_not_for_ever(void **state)
+{
+	astray = true;
+	for (unsigned i = 0; i < 100; i++)
+		round_trip(0);
+	assert_int_equal(p.repaths, 32);
+}
+
+/* What comes astray is said, in ACKs and with windows. */
+static void and_asked_for(void **state)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		p.astray = i % 2;
+		peer_data(&p, &q, q.psn + i, i, "x", 1, WIRE_F_ACKREQ);
+		assert_true(puppet_output(&p));
+		assert_true(p.w.has_window && p.w.astray == p.astray);
+	}
+}
+
 static void silence_is_left(void **state)
 {
 	send(2);
@@ -152,6 +188,9 @@ int main(void)
 		CASE(congestion_that_goes_is_borne),
 		CASE(a_busy_connection_waits_longer),
 		CASE(another_path_is_measured_anew),
+		CASE(another_queue_is_looked_for),
+		CASE(but_not_for_ever),
+		CASE(and_asked_for),
 		CASE(silence_is_left),
 	};
 

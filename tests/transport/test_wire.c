@@ -72,7 +72,8 @@ static void check_decoded(const struct wire_packet *want)
 	expect(p.piece == want->piece && p.more == want->more);
 	expect(!want->piece || p.piece_off == want->piece_off);
 	expect(p.has_window == want->has_window && p.sack_words == want->sack_words);
-	expect(!want->has_window || (p.window == want->window && p.backlog == want->backlog));
+	expect(!want->has_window ||
+		(p.window == want->window && p.backlog == want->backlog && p.astray == want->astray));
 	expect(!want->sack_words || !memcmp(p.sack, want->sack, 8 * (size_t)want->sack_words));
 	expect(p.payload_len == want->payload_len && !memcmp(p.payload, want->payload, p.payload_len));
 }
@@ -92,7 +93,7 @@ static size_t put_extension(uint8_t *b, const json_t *x, const struct wire_packe
 	if (vector_number(x, "type") != WIRE_X_ACK)
 		return tp_wire_put_message(b, &p->msg);
 	len = tp_wire_put_ack(b, p->window, p->sack_words);
-	tp_wire_put_backlog(b, p->backlog);
+	tp_wire_put_queue(b, p->backlog, p->astray);
 	for (unsigned k = 0; k < p->sack_words; k++)
 		tp_wire_put_sack(b, k, tp_wire_get_sack(p, k));
 	return len;

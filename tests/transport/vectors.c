@@ -155,6 +155,7 @@ static size_t ack_from(const json_t *x, struct wire_packet *p, uint8_t *store)
 	p->has_window = true;
 	p->window = vector_number(x, "window");
 	p->backlog = (uint8_t)vector_number(x, "backlog");
+	p->astray = vector_number(x, "ack_flags") & WIRE_A_ASTRAY;
 	p->sack_words = (uint16_t)json_array_size(words);
 	p->sack = store;
 	json_array_foreach((json_t *)words, k, word)

@@ -40,8 +40,8 @@ def x_stream(offset=0x100000007):
     return {"type": X_STREAM, "offset": hex64(offset)}
 
 
-def x_ack(*sack, window=0xfedcba9876543210, backlog=0):
-    return {"type": X_ACK, "backlog": backlog, "window": hex64(window), "sack": [hex64(w) for w in sack]}
+def x_ack(*sack, window=0xfedcba9876543210, backlog=0, flags=0):
+    return {"type": X_ACK, "backlog": backlog, "ack_flags": flags, "window": hex64(window), "sack": [hex64(w) for w in sack]}
 
 
 def x_message(kind, *fields, flags=0):
@@ -120,6 +120,7 @@ SENT_WITH_TRAILER = [
     ("ACK, SACK across the end of the numbers", ack(x_ack(0xff00ff, 0, 1), ack=0xfffffff0)),
     ("ACK, 14 SACK words", ack(x_ack(*[2 ** 64 - 1] * 14))),
     ("ACK, a full queue", ack(x_ack(window=0x4000, backlog=255))),
+    ("ACK, another queue", ack(x_ack(window=0x4000, flags=1))),
     ("ACK, ACKREQ", ack(x_ack(window=2 ** 64 - 1), flags=FLAGS["ACKREQ"])),
     ("ACK, READY", ack(x_ack(window=0), flags=FLAGS["READY"], credits=0xbeef)),
     ("SEND, a fragment, SE", message(SEND, SENT, HELLO, credits=0xbeef, flags=FLAGS["READY"] | FLAGS["SE"])),
