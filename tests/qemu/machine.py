@@ -5,6 +5,7 @@ A guest is an Image (image.py) with the distribution's kernel (scripts/guest-ker
 port of its: machine.run("lspci -k") gives what it printed. Everything ends with the test.
 """
 import atexit
+import json
 import os
 import re
 import select
@@ -61,7 +62,7 @@ class Machine:
              "-device", "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on",
              "-kernel", str(KERNEL / "vmlinuz"), "-initrd", str(self.dir / "initramfs"),
              "-append", "console=ttyS0 panic=-1 quiet intel_iommu=on iommu=pt mitigations=off rdinit=/init",
-             "-serial", f"file:{self.console}", "-device", "virtio-serial-pci,disable-legacy=on",
+             "-serial", f"file:{self.console}", "-qmp", f"unix:{self.dir}/monitor,server=on,wait=off", "-device", "virtio-serial-pci,disable-legacy=on",
              "-chardev", f"socket,id=shell,path={self.dir}/shell,server=on,wait=off", "-device", "virtserialport,chardev=shell",
              "-chardev", f"socket,id=program,path={self.dir}/program,server=on,wait=off", "-device", "virtserialport,chardev=program"]
         for n in range(nodes):
@@ -150,6 +151,19 @@ class Machine:
         s.connect(f"{self.dir}/program")
         self.run(f"{{ setsid {command} <&4 >&4 2>&1; }} 4<>/dev/vport0p2 &")
         return s
+
+    def monitor(self, command, **arguments):
+        """A command of QEMU's monitor protocol, such as set_link."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(f"{self.dir}/monitor")
+            with s.makefile("rw") as f:
+                for words in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                    f.write(json.dumps(words) + "\n")
+                    f.flush()
+                    answer = {}
+                    while not {"return", "error"} & answer.keys():  # a greeting, or events
+                        answer = json.loads(f.readline())
+        check("return" in answer, f"{self.name}: {command}: {answer}")
 
     def until(self, command, pattern, seconds=60):
         """Runs the command again and again until what it prints matches; gives the match."""

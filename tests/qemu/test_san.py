@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import parts
@@ -16,7 +17,7 @@ from parts import run, sandirect
 from tap import check, equal, main, scenario
 
 MIB = 1 << 20
-BLOCK, GIGABYTE = 16 * MIB, 64  # the latter in blocks
+BLOCK, GIGABYTE, FLAPPED = 16 * MIB, 64, 24  # the latter two in blocks
 ADDRESSES = ["10.77.0.1", "10.77.0.2"]
 
 
@@ -104,6 +105,34 @@ def a_gigabyte_arrives_as_it_was():
     equal(m.group(1), transfer.digest(GIGABYTE), "the digest")
     through_kernel = int(a.run("cat /sys/class/net/san0/statistics/rx_bytes"))
     check(through_kernel < MIB, f"{through_kernel} bytes went by the kernel")
+
+
+@scenario
+def a_link_goes_down_and_comes_back():
+    """In the midst of a transfer, five times: nothing is lost."""
+    a, b, transfer = guests()
+    a.background(run(f"nc.openbsd -l {ADDRESSES[0]} 7000") + " | md5sum", "/run/sum2")
+    b.run("sleep 2")
+    b.background(f"(for i in $(seq {FLAPPED}); do cat /root/block; done) | {run(f'nc.openbsd -N {ADDRESSES[0]} 7000')}; echo sent >/run/sent",
+                 "/run/send.log")
+    for n in range(5):
+        time.sleep(1)
+        for m in (a, b)[n % 2:n % 2 + 1]:
+            m.monitor("set_link", name="net0", up=False)
+            until_link(m, "down")
+            time.sleep(0.5)
+            m.monitor("set_link", name="net0", up=True)
+            until_link(m, "up")
+        check(n == 4 or "yes" not in b.run("test -e /run/sent && echo yes || echo no"), "the transfer was too short for this test")
+    m = a.until("cat /run/sum2", r"^([0-9a-f]{32}) ", 240)
+    equal(m.group(1), transfer.digest(FLAPPED), "the digest")
+
+
+def until_link(machine, wanted):
+    def shown():
+        port, = json.loads(sandirect(machine, "ports --json --interval 10ms"))["ports"]
+        return port["link"] == wanted
+    tap.until(shown, 20, f"{machine.name}'s link is {wanted}", every=0.2)
 
 
 # --- a guest and this host ---
