@@ -32,7 +32,7 @@ enum port_frame_flags {
 	PORT_TX_CSUM = 1 << 2,	  /* UDP checksum field holds the pseudo header's sum: the NIC is to finish it
 				   * (only with PORT_CAP_TX_CSUM; l3 and l4 offsets follow from the frame) */
 	PORT_TX_CHAINED = 1 << 3, /* tx_chain's */
-	PORT_RX_HANDED = 1 << 4,  /* by another one of the port's users (share.h) */
+	PORT_RX_HANDED = 1 << 4,  /* it came to the queue of another user of the port (share.h) */
 };
 
 struct port_frame {
@@ -67,6 +67,7 @@ struct port_stats {
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes;
 	uint64_t rx_missed, rx_errors, tx_full; /* tx_full: tx() calls that could not take everything */
 	uint64_t faults;			/* frames a fault injector touched */
+	uint64_t rx_handed;			/* that were another user's (share.h) */
 };
 
 /* Bytes of the caller's. */

@@ -100,7 +100,9 @@ static bool distribute(struct user *u, const struct port_frame *f, uint32_t mask
 
 		if (i == u->index || !(mask & 1u << i))
 			continue;
-		tagged.flags |= PORT_RX_HANDED | (u->index + 1) << FROM_SHIFT;
+		tagged.flags |= (u->index + 1) << FROM_SHIFT;
+		if (s->n_queues > 1)
+			tagged.flags |= PORT_RX_HANDED;
 		atomic_fetch_add_explicit(&u->handed, 1, memory_order_relaxed);
 		if (mask == 1u << i)
 			gone = lane_hand(s->users[i].lanes[u->index], &tagged);
@@ -351,6 +353,7 @@ static void share_stats(struct port *p, struct port_stats *out)
 		unlock(u->queue);
 	}
 	out->rx_missed += missed(u);
+	out->rx_handed = port_share_handed(p);
 }
 
 static void share_free(struct share *s)

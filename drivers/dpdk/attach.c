@@ -114,13 +114,15 @@ static uint16_t choose_mtu(
 }
 
 /* How many pairs of queues: what is wanted, or one. A virtual device whose other end has to have as many is
- * told so by its arguments; but for memif, which goes on with fewer and would lose what the others send. */
-static uint16_t choose_queues(const struct port_config *cfg, const struct rte_eth_dev_info *info)
+ * told so by its arguments; but for memif, which goes on with fewer and would lose what the others send. Of
+ * af_packet's sockets we know one; which of its queues the kernel gives net_tap a frame in is untried. */
+static uint16_t choose_queues(
+	const struct eth_port *e, const struct port_config *cfg, const struct rte_eth_dev_info *info)
 {
 	unsigned most = RTE_MIN(info->max_rx_queues, info->max_tx_queues);
 
-	if (!cfg->queues || cfg->queues > RTE_MIN(most, (unsigned)ETH_QUEUES_MAX) ||
-		devargs_is_driver(cfg->device, "net_memif"))
+	if (!cfg->queues || cfg->queues > RTE_MIN(most, (unsigned)ETH_QUEUES_MAX) || e->packet_fd >= 0 ||
+		devargs_is_driver(cfg->device, "net_memif") || devargs_is_driver(cfg->device, "net_tap"))
 		return 1;
 	return (uint16_t)cfg->queues;
 }
@@ -148,7 +150,7 @@ static int configure(struct eth_port *e, const struct port_config *cfg, const st
 	int r;
 
 	if (!e->n_queues)
-		e->n_queues = choose_queues(cfg, info);
+		e->n_queues = choose_queues(e, cfg, info);
 	conf.rxmode.mtu = choose_mtu(e, cfg, info);
 	conf.rxmode.offloads =
 		info->rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM);
