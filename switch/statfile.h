@@ -4,7 +4,8 @@
  *
  * One file per process, RUNTIME_DIR/stat/PID, written by the process through a shared mapping and read by
  * anyone who may open it. Records are published with a sequence count per record (odd: being written). A
- * reader checks every value: the writer is not trusted. A file whose process is gone (pid and start time) is
+ * reader checks every value: the writer is not trusted. The daemon's has no records: its ports are told, and
+ * the connections are in the programs' tables. A file whose process is gone (pid and start time) is
  * stale and is removed by the reader.
  */
 #ifndef SD_SWITCH_STATFILE_H
@@ -17,7 +18,7 @@
 #include "base/reason.h"
 
 #define STATFILE_MAGIC	 0x53444354u /* "SDCT" */
-#define STATFILE_VERSION 2
+#define STATFILE_VERSION 3
 #define STATFILE_RECORDS 8192
 #define STATFILE_PORTS	 8
 
@@ -48,7 +49,8 @@ struct statfile_port {
 	int32_t numa_node; /* -1: unknown */
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes;
 	uint64_t rx_missed, rx_errors, tx_full;
-	uint64_t at_ns; /* when these were read (CLOCK_MONOTONIC) */
+	uint64_t rx_handed; /* frames that had come to another engine's queue */
+	uint64_t at_ns;	    /* when these were read (CLOCK_MONOTONIC) */
 };
 
 struct statfile_header {

@@ -4,6 +4,7 @@
 
 #include <argp.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,9 +70,10 @@ static void print_port(const struct stat_file *f, const struct statfile_port *p,
 	char t[4][16], owner[96];
 
 	snprintf(owner, sizeof owner, "%.63s (%d)", f->header.program, f->header.pid);
-	printf("%-10s %-24s %-12s %-24s %-4s %5u %6u %8s %8s %8s %8s %s\n", f->host, owner, p->name,
-		p->driver, p->link_up ? "up" : "down", p->mtu, p->queues, scaled(r.rx_frames, t[0]),
-		scaled(r.rx_bits, t[1]), scaled(r.tx_frames, t[2]), scaled(r.tx_bits, t[3]), p->device);
+	printf("%-10s %-24s %-12s %-24s %-4s %5u %6u %8s %8s %8s %8s %8" PRIu64 " %s\n", f->host, owner,
+		p->name, p->driver, p->link_up ? "up" : "down", p->mtu, p->queues, scaled(r.rx_frames, t[0]),
+		scaled(r.rx_bits, t[1]), scaled(r.tx_frames, t[2]), scaled(r.tx_bits, t[3]), p->rx_handed,
+		p->device);
 }
 
 static void print_open(
@@ -84,9 +86,9 @@ static void print_open(
 			const struct statfile_port *p = &after[i].header.ports[k];
 
 			if (!any)
-				printf("%-10s %-24s %-12s %-24s %-4s %5s %6s %8s %8s %8s %8s %s\n", "HOST",
-					"PROGRAM", "PORT", "DRIVER", "LINK", "MTU", "QUEUES", "RX/s",
-					"RX bit/s", "TX/s", "TX bit/s", "DEVICE");
+				printf("%-10s %-24s %-12s %-24s %-4s %5s %6s %8s %8s %8s %8s %8s %s\n",
+					"HOST", "PROGRAM", "PORT", "DRIVER", "LINK", "MTU", "QUEUES", "RX/s",
+					"RX bit/s", "TX/s", "TX bit/s", "HANDED", "DEVICE");
 			any = true;
 			print_port(&after[i], p, ports_rate(ports_before(before, n_before, &after[i], p), p));
 		}

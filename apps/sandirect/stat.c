@@ -240,6 +240,7 @@ int cmd_stat(int argc, char **argv)
 	n = stat_look(a.pid, &files);
 	if (n < 0)
 		return EXIT_FAILURE;
+	n = (int)stat_with_connections(files, (unsigned)n);
 	rc = a.json ? stat_print_json(files, (unsigned)n, a.all) : print_text(files, (unsigned)n, a.all);
 	stat_free_all(files, (unsigned)n);
 	return rc;

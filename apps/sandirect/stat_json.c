@@ -75,6 +75,7 @@ json_t *stat_port_json(const struct statfile_port *p)
 	json_object_set_new(o, "rx_frames", number(p->rx_frames));
 	json_object_set_new(o, "rx_bytes", number(p->rx_bytes));
 	json_object_set_new(o, "rx_missed", number(p->rx_missed));
+	json_object_set_new(o, "rx_handed", number(p->rx_handed));
 	json_object_set_new(o, "rx_errors", number(p->rx_errors));
 	json_object_set_new(o, "tx_frames", number(p->tx_frames));
 	json_object_set_new(o, "tx_bytes", number(p->tx_bytes));

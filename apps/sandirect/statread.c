@@ -356,6 +356,19 @@ int stat_read_all(const char *runtime_dir, pid_t pid, struct stat_file **out)
 	return (int)naming.n;
 }
 
+unsigned stat_with_connections(struct stat_file *files, unsigned n)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (files[i].header.records)
+			files[kept++] = files[i];
+		else
+			free(files[i].records);
+	}
+	return kept;
+}
+
 void stat_free_all(struct stat_file *files, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)

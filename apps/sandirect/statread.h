@@ -24,6 +24,8 @@ struct stat_file {
  * waiting for them a short while. Files of processes that are gone are removed on the way. Returns how many,
  * ordered by pid, or -errno; free with stat_free_all(). */
 int stat_read_all(const char *runtime_dir, pid_t pid, struct stat_file **out);
+/* Leaves out those that have no connections to tell of, but ports: the daemon's. How many are left. */
+unsigned stat_with_connections(struct stat_file *files, unsigned n);
 /* Removes the files of processes that are gone, and their directory if it is empty then. */
 void stat_sweep(const char *runtime_dir);
 void stat_free_all(struct stat_file *files, unsigned n);

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -13,6 +14,7 @@
 #include "provider/broker.h"
 #include "provider/desk.h"
 #include "provider/registry.h"
+#include "switch/stattable.h"
 #include "takeover.h"
 #include "worker.h"
 
@@ -32,6 +34,7 @@ struct service {
 	int successors; /* where they call, or -1 */
 	bool suspended; /* the ports were closed for another process, which did not take them */
 	uint64_t resume_at;
+	struct stattable table; /* of the ports, for `sandirect ports`; its programs have their own */
 };
 
 /* --- workers --- */
@@ -134,6 +137,37 @@ static void open_ports_again(struct service *s)
 	sd_info("the ports are open again");
 }
 
+/* --- telling of the ports --- */
+
+static void tell_ports(struct service *s)
+{
+	const struct pv *ethers[CFG_MAX_CORES];
+
+	for (unsigned i = 0; i < s->n_workers; i++)
+		ethers[i] = s->workers[i].ether;
+	stattable_ports(&s->table, ethers, s->suspended ? 0 : s->n_workers);
+}
+
+/* With the rights that the process began with: readers believe root's. */
+static void open_table(struct service *s)
+{
+	if (s->desk)
+		stattable_make(&s->table, s->cfg.cfg->runtime_dir, getpid(), "sandirectd", 0);
+}
+
+/* If a reader has asked. */
+static void refresh_table(struct service *s)
+{
+	struct statfile_header *h = s->table.h;
+	uint64_t wanted = h ? atomic_load_explicit(&h->refresh_wanted, memory_order_acquire) : 0;
+
+	if (!h || wanted == atomic_load_explicit(&h->refreshed, memory_order_relaxed))
+		return;
+	pv_ether_describe(s->workers[0].ether, h->engine, sizeof h->engine);
+	tell_ports(s);
+	atomic_store_explicit(&h->refreshed, wanted, memory_order_release);
+}
+
 int service_open(const struct service_config *cfg, bool takes_over, struct service **out)
 {
 	struct service *s = calloc(1, sizeof *s);
@@ -152,6 +186,7 @@ int service_open(const struct service_config *cfg, bool takes_over, struct servi
 		service_close(s);
 		return r;
 	}
+	open_table(s);
 	*out = s;
 	return 0;
 }
@@ -376,6 +411,7 @@ bool service_run(struct service *s, int signals, bool (*on_signals)(struct servi
 
 	workers_go(s);
 	for (bool more = true; more;) {
+		refresh_table(s);
 		if (worker_poll(&s->workers[0], round_of, s))
 			poll(&p[SIGNALS], N_WATCHED - SIGNALS, 0);
 		else
@@ -431,6 +467,7 @@ static void quit_workers(struct service *s)
 
 void service_close(struct service *s)
 {
+	stattable_remove(&s->table);
 	if (s->broker)
 		broker_close(s->broker);
 	sd_fd_close(&s->successors);

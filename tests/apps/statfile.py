@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-MAGIC, VERSION, RECORDS, PORTS = 0x53444354, 2, 8192, 8
+MAGIC, VERSION, RECORDS, PORTS = 0x53444354, 3, 8192, 8
 
 
 class Addr(c.Structure):
@@ -33,7 +33,7 @@ class Port(c.Structure):
                 ("mac", c.c_uint8 * 6), ("link_up", c.c_uint8), ("spare8", c.c_uint8), ("mtu", c.c_uint16), ("queues", c.c_uint16),
                 ("numa_node", c.c_int32),
                 *[(n, c.c_uint64) for n in ("rx_frames", "rx_bytes", "tx_frames", "tx_bytes", "rx_missed", "rx_errors", "tx_full",
-                                            "at_ns")]]
+                                            "rx_handed", "at_ns")]]
 
 
 class Header(c.Structure):

@@ -229,6 +229,23 @@ def ports_are_shown():
 
 
 @scenario
+def tables_without_records_are_of_ports():
+    """The daemon's: `sandirect stat` leaves them out."""
+    with Tables() as t:
+        pid = t.process()
+        h = statfile.header(pid, b"sandirectd", records=0, n_ports=1)
+        h.ports[0] = san_port(rx_frames=100, rx_handed=40)
+        t.write(pid, h, [])
+        equal(t.json(), [], "processes with connections")
+        env = {**ENV, "SANDIRECT_RUNTIME_DIR": str(t.dir)}
+        words = [SANDIRECT, "ports", "--interval", "1ms"]
+        (p,) = json.loads(subprocess.run([*words, "--json"], env=env, capture_output=True, text=True, check=True).stdout)["ports"]
+        equal((p["program"], p["rx_frames"], p["rx_handed"]), ("sandirectd", 100, 40), "the port")
+        text = subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout
+        check(re.search(rf"^- +sandirectd \({pid}\) +san0 .* 40 0000:03:00.0$", text, re.M), text)
+
+
+@scenario
 def ports_have_rates():
     with Tables() as t:
         pid = t.process()
@@ -332,7 +349,7 @@ def stat_survives_any_bytes():
         for _ in range(25):
             for pid in pids:
                 records = dice.choice((0, 1, 20))
-                data = bytearray(bytes(statfile.header(pid, records=dice.choice((records, statfile.RECORDS))))
+                data = bytearray(bytes(statfile.header(pid, records=dice.choice((records or 1, statfile.RECORDS))))
                                  + b"".join(bytes(statfile.record(i)) for i in range(records)))
                 for _ in range(dice.choice((1, 3, 30))):
                     # The first bytes decide whether it is a table at all.

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Daemons with an engine on each of several cores."""
+import json
 import re
 import signal
 import subprocess
 from pathlib import Path
 
-from harness import KERNEL_ONLY, PYTHON, Lab, Skip, check, equal, main, need, say, scenario, until
+from harness import KERNEL_ONLY, PYTHON, SANDIRECT, Lab, Skip, check, equal, main, need, say, scenario, until
 
 PORT = 7700
 MIB = 1 << 20
@@ -53,6 +54,11 @@ def bytes_over_vhost():
         for host in ("h1", "h2"):
             until(lambda h=host: lab.counts(h)[0] == [0, 0], 15, f"the connections of {host} are gone")
             check(lab.counts(host)[1] > 100, "hardly a frame was handed over")
+        r = subprocess.run([SANDIRECT, "ports", "--json", "--interval", "10ms"], capture_output=True, text=True, check=True)
+        ports = json.loads(r.stdout)["ports"]
+        equal([(p["program"], p["queues"], p["link"]) for p in ports], [("sandirectd", 2, "up")] * 2, "the daemons' ports")
+        for p in ports:
+            check(p["rx_frames"] > 1000 and p["rx_frames"] > p["rx_handed"] > 100 and p["tx_frames"] > 1000, p)
 
 
 @scenario
