@@ -38,6 +38,7 @@ void tp_repath_round(struct tp_conn *c)
 		go(c);
 	if (__builtin_expect(c->peer_astray, 0) && c->astray_tries < ASTRAY_TRIES) {
 		c->astray_tries++;
+		c->peer_astray = false; /* of this port it has yet to say something */
 		go(c);
 	}
 }

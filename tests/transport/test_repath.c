@@ -16,14 +16,15 @@ static struct puppet p;
 static struct peer q;
 static uint32_t sent;
 static uint16_t marks;
-static bool astray; /* as the peer finds our packets */
+static bool astray;   /* as the peer finds our packets */
+static bool wordless; /* it says nothing of that, nor of its window */
 
 static int open_conn(void **state)
 {
 	puppet_init(&p);
 	puppet_open(&p, &q);
 	sent = marks = 0;
-	astray = false;
+	astray = wordless = false;
 	return 0;
 }
 
@@ -59,8 +60,9 @@ static void acknowledge(uint32_t received, uint16_t marked)
 	w.ce_count = marks;
 	p.now += RTT;
 	w.echo = tp_timestamp(p.now - RTT);
-	ext = tp_wire_put_ack(buf + WIRE_BASE_LEN, q.window, 0);
-	tp_wire_put_queue(buf + WIRE_BASE_LEN, 0, astray);
+	ext = wordless ? 0 : tp_wire_put_ack(buf + WIRE_BASE_LEN, q.window, 0);
+	if (!wordless)
+		tp_wire_put_queue(buf + WIRE_BASE_LEN, 0, astray);
 	tp_wire_put_base(buf, WIRE_ACK, 0, WIRE_OP_NONE, ext, &w, q.their_cid);
 	puppet_input(&p, buf, tp_wire_seal(buf, WIRE_BASE_LEN + ext));
 }
@@ -144,6 +146,18 @@ static void another_queue_is_looked_for(void **state)
 	assert_int_equal(p.repaths, 3);
 }
 
+/* What was said of the port before is not held against the next one. */
+static void a_word_counts_once(void **state)
+{
+	astray = true;
+	round_trip(0);
+	assert_int_equal(p.repaths, 1);
+	wordless = true;
+	for (unsigned i = 0; i < 4; i++)
+		round_trip(0);
+	assert_int_equal(p.repaths, 1);
+}
+
 static void but_not_for_ever(void **state)
 {
 	astray = true;
@@ -189,6 +203,7 @@ int main(void)
 		CASE(a_busy_connection_waits_longer),
 		CASE(another_path_is_measured_anew),
 		CASE(another_queue_is_looked_for),
+		CASE(a_word_counts_once),
 		CASE(but_not_for_ever),
 		CASE(and_asked_for),
 		CASE(silence_is_left),
