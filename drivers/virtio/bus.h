@@ -3,7 +3,8 @@
  * bus: how the driver reaches a device. The device's state machine (device.h) and its queues are the same on
  * all; a bus carries feature bits, status, configuration, queue addresses, notifications and signals.
  *
- * All calls come with the device locked, except notify, which a burst makes.
+ * All calls come with the device locked, except notify, which a burst makes; with RSS that of another queue,
+ * too.
  */
 #ifndef SD_DRIVERS_VIRTIO_BUS_H
 #define SD_DRIVERS_VIRTIO_BUS_H

@@ -112,6 +112,9 @@ static int negotiate(struct vn_dev *d)
 	if (d->pairs > 1)
 		wanted |= VN_BIT(VN_F_MQ) | (d->rss.on ? VN_BIT(VN_F_RSS) : 0);
 	f = d->offered & wanted;
+	if (f & VN_BIT(VN_F_RSS)) /* queues are notified by others' bursts, which do not know where they end
+				   */
+		f &= ~VN_BIT(VN_F_NOTIFICATION_DATA);
 	if (!(f & VN_BIT(VN_F_VERSION_1))) {
 		VN_COMPLAIN(d, "the device has no virtio 1.x interface");
 		return -ENOTSUP;
