@@ -179,6 +179,8 @@ int port_open(const struct port_config *cfg, struct port **out, char *err, size_
 	struct port *inner;
 	int e = complete(cfg, &full, err, err_len);
 
+	if (!e && port_faults_any(&full.faults))
+		full.queues = 1; /* the injector has but one */
 	if (!e)
 		e = open_device(&full, &inner, err, err_len);
 	if (e)

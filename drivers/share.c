@@ -39,6 +39,7 @@ struct user {
 	int bell;			    /* eventfd; -1: it is handed nothing */
 	int both;	    /* epoll: its bell and its queue's interrupt; -1: it needs one only */
 	_Atomic bool armed; /* sleeps, and is to be rung for */
+	unsigned turn;	    /* whose lane is looked at first */
 	_Atomic uint64_t handed;
 	struct port_stats stats; /* without a queue of its own */
 };
@@ -49,6 +50,7 @@ struct share {
 	port_share_steer *steer;
 	void *ctx;
 	_Atomic unsigned changes; /* of what the port tells of itself */
+	_Atomic unsigned closed;  /* users with a queue that have closed their port: a bit each */
 	struct queue queues[PORT_SHARE_MAX];
 	struct user users[PORT_SHARE_MAX];
 };
@@ -162,19 +164,51 @@ static unsigned receive(struct user *u, struct port_frame *frames, unsigned max)
 	return kept;
 }
 
+/* What others have for it, each of them first in its turn. */
+static unsigned take_handed(struct user *u, struct port_frame *frames, unsigned max)
+{
+	unsigned n = 0, first = u->turn++;
+
+	for (unsigned i = 0; i < u->share->n && n < max; i++) {
+		struct lane *l = u->lanes[(first + i) % u->share->n];
+
+		if (l)
+			n += lane_take(l, frames + n, max - n);
+	}
+	for (unsigned i = 0; i < n; i++)
+		u->stats.rx_bytes += frames[i].len;
+	u->stats.rx_frames += n;
+	return n;
+}
+
+/* By user 0: what comes to the queues of those who have closed theirs may be for those who have not. */
+static void receive_for_closed(struct share *s)
+{
+	unsigned closed = atomic_load(&s->closed);
+
+	for (unsigned i = 1; closed >> i; i++) {
+		struct user *u = &s->users[i];
+		struct port_frame frames[BURST];
+		unsigned n = closed & 1u << i ? receive(u, frames, BURST) : 0;
+
+		if (!n)
+			continue;
+		lock(u->queue);
+		u->queue->port->ops->rx_done(u->queue->port, frames, n);
+		unlock(u->queue);
+	}
+}
+
+/* Half of what is asked for is left for its own queue, which may always have more. */
 static unsigned share_rx(struct port *p, struct port_frame *frames, unsigned max)
 {
 	struct user *u = user_of(p);
-	unsigned n = u->receives ? receive(u, frames, max) : 0, own = n;
+	unsigned n;
 
-	for (unsigned i = 0; i < u->share->n && n < max; i++) {
-		if (u->lanes[i])
-			n += lane_take(u->lanes[i], frames + n, max - n);
-	}
-	for (unsigned i = own; i < n; i++)
-		u->stats.rx_bytes += frames[i].len;
-	u->stats.rx_frames += n - own;
-	return n;
+	if (__builtin_expect(!u->index && atomic_load_explicit(&u->share->closed, memory_order_relaxed), 0))
+		receive_for_closed(u->share);
+	n = take_handed(u, frames, u->receives ? max / 2 : max);
+	return u->receives ? n + receive(u, frames + n, max - n) : n;
 }
 
 static void share_rx_done(struct port *p, struct port_frame *frames, unsigned n)
@@ -313,9 +347,15 @@ static bool share_link_poll(struct port *p)
 	changed = first->ops->link_poll(first);
 	for (unsigned i = 0; i < s->n_queues; i++)
 		unlock(&s->queues[i]);
-	if (changed)
-		atomic_fetch_add(&s->changes, 1);
-	return changed;
+	if (!changed)
+		return false;
+	/* Their queues' interrupts may be other ones now, and switched off. */
+	atomic_fetch_add(&s->changes, 1);
+	for (unsigned i = 1; i < s->n; i++) {
+		if (atomic_exchange(&s->users[i].armed, false))
+			eventfd_write(s->users[i].bell, 1);
+	}
+	return true;
 }
 
 static void share_info(struct port *p, struct port_info *out)
@@ -373,10 +413,13 @@ static void share_free(struct share *s)
 
 static void share_close(struct port *p)
 {
-	struct share *s = user_of(p)->share;
+	struct user *u = user_of(p);
+	struct share *s = u->share;
 	struct port_frame frames[BURST];
 	unsigned n;
 
+	if (u->index && u->receives)
+		atomic_fetch_or(&s->closed, 1u << u->index);
 	if (atomic_fetch_sub(&s->n_open, 1) > 1)
 		return;
 	for (unsigned i = 0; i < s->n; i++) {

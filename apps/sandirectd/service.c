@@ -23,6 +23,9 @@
 /* How often ports are tried that nobody has taken over. */
 #define RESUME_NS (100 * SD_MS)
 
+/* How often the table of the ports is written without being asked for. */
+#define TELL_NS (500 * SD_MS)
+
 struct service {
 	struct service_config cfg;
 	struct worker workers[CFG_MAX_CORES]; /* worker 0 is this thread's */
@@ -34,6 +37,7 @@ struct service {
 	int successors; /* where they call, or -1 */
 	bool suspended; /* the ports were closed for another process, which did not take them */
 	uint64_t resume_at;
+	uint64_t tell_at;
 	struct stattable table; /* of the ports, for `sandirect ports`; its programs have their own */
 };
 
@@ -148,21 +152,23 @@ static void tell_ports(struct service *s)
 	stattable_ports(&s->table, ethers, s->suspended ? 0 : s->n_workers);
 }
 
-/* With the rights that the process began with: readers believe root's. */
+/* With the rights that the process began with: readers believe root's, and remove what is left of it. */
 static void open_table(struct service *s)
 {
 	if (s->desk)
 		stattable_make(&s->table, s->cfg.cfg->runtime_dir, getpid(), "sandirectd", 0);
 }
 
-/* If a reader has asked. */
+/* If a reader has asked, and for those who may not ask every now and then. */
 static void refresh_table(struct service *s)
 {
 	struct statfile_header *h = s->table.h;
 	uint64_t wanted = h ? atomic_load_explicit(&h->refresh_wanted, memory_order_acquire) : 0;
+	uint64_t now = pv_now(s->workers[0].domain);
 
-	if (!h || wanted == atomic_load_explicit(&h->refreshed, memory_order_relaxed))
+	if (!h || (wanted == atomic_load_explicit(&h->refreshed, memory_order_relaxed) && now < s->tell_at))
 		return;
+	s->tell_at = now + TELL_NS;
 	pv_ether_describe(s->workers[0].ether, h->engine, sizeof h->engine);
 	tell_ports(s);
 	atomic_store_explicit(&h->refreshed, wanted, memory_order_release);
@@ -453,7 +459,7 @@ void service_rules_changed(struct service *s)
 	broker_permits_changed(s->broker);
 }
 
-/* They still need worker 0, who receives for them. */
+/* They still need worker 0, who receives for them or has what they receive for it. */
 static void quit_workers(struct service *s)
 {
 	for (unsigned i = 1; i < s->n_workers; i++)

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "drivers/dpdk/devargs.h"
 #include "drivers/dpdk/ethdev.h"
 #include "drivers/dpdk/events.h"
@@ -208,6 +209,24 @@ static int create_pools(struct eth_port *e, const char *device, unsigned descrip
 	return r;
 }
 
+/* One pair of queues, if there is no memory for more. */
+static int create_pools_or_one(struct eth_port *e, const struct port_config *cfg,
+	const struct rte_eth_dev_info *info, unsigned descriptors)
+{
+	int r = create_pools(e, cfg->device, descriptors);
+
+	if (r != -ENOMEM || e->n_queues == 1)
+		return r;
+	sd_warn("port %s: no memory for %u pairs of queues; it goes on with one", e->name, e->n_queues);
+	for (unsigned i = 0; i < e->n_queues; i++) {
+		rte_mempool_free(e->queues[i].pool);
+		e->queues[i].pool = NULL;
+	}
+	e->n_queues = 1;
+	r = configure(e, cfg, info);
+	return r ? r : create_pools(e, cfg->device, descriptors);
+}
+
 static int set_up_queues(struct eth_port *e, uint16_t rx, uint16_t tx)
 {
 	unsigned node = (unsigned)rte_eth_dev_socket_id(e->id);
@@ -262,7 +281,7 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 		return fail(r, err, err_len, cfg, "cannot configure");
 	rte_eth_dev_adjust_nb_rx_tx_desc(e->id, &rx, &tx);
 	e->rx_descriptors = rx;
-	r = create_pools(e, cfg->device, rx + tx);
+	r = create_pools_or_one(e, cfg, &info, rx + tx);
 	if (!r)
 		r = set_up_queues(e, rx, tx);
 	if (r)

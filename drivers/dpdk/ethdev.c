@@ -294,6 +294,17 @@ static int eth_wait_fd(struct port *p)
 	return q->intr_fd < 0 ? -ENOTSUP : q->intr_fd;
 }
 
+static int switch_interrupt(const struct eth_queue *q, bool on)
+{
+	struct eth_port *e = q->port;
+	int r;
+
+	rte_spinlock_lock(&e->intr_lock);
+	r = on ? rte_eth_dev_rx_intr_enable(e->id, q->index) : rte_eth_dev_rx_intr_disable(e->id, q->index);
+	rte_spinlock_unlock(&e->intr_lock);
+	return r;
+}
+
 static int eth_arm(struct port *p)
 {
 	const struct eth_queue *q = eth_of(p);
@@ -303,7 +314,7 @@ static int eth_arm(struct port *p)
 	if (q->intr_kind == INTR_LEVEL)
 		return 0;
 	intr_consume(q); /* the peer may have been about to signal when we disarmed */
-	return rte_eth_dev_rx_intr_enable(q->port->id, q->index) ? -ENOTSUP : 0;
+	return switch_interrupt(q, true) ? -ENOTSUP : 0;
 }
 
 static void eth_disarm(struct port *p)
@@ -313,7 +324,7 @@ static void eth_disarm(struct port *p)
 	if (q->intr_fd < 0)
 		return;
 	if (q->intr_kind != INTR_LEVEL)
-		rte_eth_dev_rx_intr_disable(q->port->id, q->index);
+		switch_interrupt(q, false);
 	q->intr_missed = !intr_consume(q);
 	if (!q->intr_missed && q->intr_kind <= INTR_SET)
 		q->intr_proven = true;

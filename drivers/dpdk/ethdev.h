@@ -6,6 +6,7 @@
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_spinlock.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,6 +44,7 @@ struct eth_port {
 	uint16_t tx_off; /* where a frame to be sent begins in its mbuf's buffer */
 	uint32_t capacity;
 	uint32_t rx_descriptors;
+	rte_spinlock_t intr_lock;	 /* drivers may keep the interrupts of all queues in one register */
 	uint64_t tx_csum_v4, tx_csum_v6; /* mbuf flags for PORT_TX_CSUM */
 	/* Seldom used. */
 	struct rte_device *device;

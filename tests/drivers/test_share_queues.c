@@ -236,6 +236,50 @@ static void woken_by_queue_and_by_bell(void **state)
 	user[0]->ops->disarm(user[0]);
 }
 
+/* It is asked for as many frames as its own queue has, again and again. */
+static void a_busy_queue_hides_nothing(void **state)
+{
+	unsigned got_handed = 0;
+	uint32_t number;
+	bool handed;
+
+	for (uint32_t i = 0; i < 20; i++)
+		assert_true(send_from(far[1], 1, 1000 + i));
+	for (unsigned i = 0; i < 3; i++)
+		receive(user[1], &number, &handed);
+	for (uint32_t i = 0; i < 10; i++) {
+		struct port_frame f[8];
+		unsigned n;
+
+		for (unsigned k = 0; k < 16; k++)
+			send_from(far[0], 1, i);
+		n = user[0]->ops->rx(user[0], f, 8);
+		for (unsigned k = 0; k < n; k++)
+			got_handed += !!(f[k].flags & PORT_RX_HANDED);
+		user[0]->ops->rx_done(user[0], f, n);
+		assert_true(n > got_handed || i); /* and its own */
+	}
+	assert_int_equal(got_handed, 20);
+}
+
+/* What comes to the queue of one who has gone. */
+static void after_the_others_have_closed(void **state)
+{
+	uint32_t number;
+	bool handed;
+
+	port_close(user[1]);
+	assert_true(send_from(far[1], 1, 5) && send_from(far[1], 2, 6) && send_from(far[1], 3, 7));
+	for (unsigned i = 0, got = 0; i < 3; i++) {
+		got += receive(user[0], &number, &handed);
+		assert_int_equal(got, i ? 2 : got);
+	}
+	assert_int_equal(number, 7);
+	port_close(user[0]);
+	assert_int_equal(port_sim_open_pair(NULL, MTU, NULL, &near[0], &user[0]), 0); /* for stop to close */
+	user[1] = near[0];
+}
+
 static void closed_with_frames_under_way(void **state)
 {
 	uint32_t number;
@@ -340,6 +384,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(each_has_its_queue, start, stop),
 		cmocka_unit_test_setup_teardown(astray, start, stop),
 		cmocka_unit_test_setup_teardown(woken_by_queue_and_by_bell, start, stop),
+		cmocka_unit_test_setup_teardown(a_busy_queue_hides_nothing, start, stop),
+		cmocka_unit_test_setup_teardown(after_the_others_have_closed, start, stop),
 		cmocka_unit_test_setup_teardown(closed_with_frames_under_way, start, stop),
 		cmocka_unit_test_setup_teardown(threads, start, stop),
 	};
