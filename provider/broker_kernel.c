@@ -134,7 +134,8 @@ static int ask_listener(int fd, const struct sd_addr *local, const struct sd_add
  */
 static bool finds_listeners(int diag)
 {
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	/* At any address: there may be no other yet. */
+	struct sockaddr_in in = {.sin_family = AF_INET};
 	struct sd_addr at = {.family = 4, .ip = {127, 0, 0, 1}};
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	socklen_t len = sizeof in;

@@ -189,13 +189,13 @@ static enum sd_reason shm_start(struct pv *p)
 	return r;
 }
 
-static int ask_to_listen(struct shm_ep *e)
+static int ask_to_listen(struct shm_ep *e, bool patient)
 {
 	struct channel_message m = {.type = CHANNEL_LISTEN, .n_fds = 1, .fds = {e->socket}};
 
 	m.listen.local = e->local;
 	m.listen.backlog = e->backlog;
-	return shm_ask(e, &m);
+	return shm_ask(e, &m, patient);
 }
 
 static void set_untold(struct shm_ep *e, bool untold)
@@ -211,7 +211,7 @@ static void tell_listeners(struct shm *x)
 {
 	list_for_each (it, &x->endpoints) {
 		struct shm_ep *e = container_of(it, struct shm_ep, node);
-		int r = e->untold && list_empty(&e->request) ? ask_to_listen(e) : 0;
+		int r = e->untold && list_empty(&e->request) ? ask_to_listen(e, false) : 0;
 
 		if (r == -EAGAIN && !list_empty(&x->requests))
 			return;
@@ -251,7 +251,7 @@ static int shm_listen(struct pv *p, int socket, const struct sd_addr *local, uns
 	x->n_listeners++;
 	/* A daemon that is not there is told when it comes. */
 	if (shm_start(p) == SD_REASON_SAN && list_empty(&e->request) && e->fd < 0)
-		ask_to_listen(e);
+		ask_to_listen(e, true);
 	/* Connections that begin when listen(2) has returned find it. */
 	shm_await(e);
 	*out = &e->ep;
@@ -285,7 +285,7 @@ static int shm_connect(struct pv *p, int socket, const struct sd_addr *local, co
 		e->local = m.connect.local;
 		e->peer = *peer;
 		m.fds[0] = socket;
-		r = shm_ask(e, &m);
+		r = shm_ask(e, &m, true);
 		if (r)
 			shm_ep_free(e);
 	}
@@ -314,7 +314,7 @@ static int shm_adopt(struct pv *p, int fd, void *user, void *note, size_t len, s
 	e->result = -EINPROGRESS;
 	e->fd = fd;
 	e->fd_taken = true;
-	r = shm_ask(e, &m);
+	r = shm_ask(e, &m, true);
 	if (!r)
 		shm_await(e);
 	if (r || e->state != SHM_OPEN) {

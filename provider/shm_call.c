@@ -136,14 +136,14 @@ static int send_patiently(struct shm *x, const struct channel_message *m)
 	return r;
 }
 
-int shm_ask(struct shm_ep *e, struct channel_message *m)
+int shm_ask(struct shm_ep *e, struct channel_message *m, bool patient)
 {
 	struct shm *x = shm_of(e);
 	int r = x->channel < 0 ? -ENOTCONN : 0;
 
 	m->id = e->id = ++x->next_id;
 	if (!r)
-		r = send_patiently(x, m);
+		r = patient ? send_patiently(x, m) : channel_send(x->channel, m);
 	if (!r) {
 		e->give_up_at = sd_clock_ns() + x->patience_ns;
 		list_push_back(&x->requests, &e->request);

@@ -96,8 +96,9 @@ extern const struct pv_ep_ops shm_ep_ops;
 enum sd_reason shm_call(struct shm *x);
 /* All that was asked is answered: by nobody. */
 void shm_hang_up(struct shm *x);
-/* Sends a request of e's, whose answer will find it (shm_ep_answer). */
-int shm_ask(struct shm_ep *e, struct channel_message *m);
+/* Sends a request of e's, whose answer will find it (shm_ep_answer). Patient: waits for room, as long as the
+ * daemon is waited for; else -EAGAIN if there is none. */
+int shm_ask(struct shm_ep *e, struct channel_message *m, bool patient);
 /* Returns when the answer has come, or will not. */
 void shm_await(struct shm_ep *e);
 /* Takes what the daemon has said; how much. */
