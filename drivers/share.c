@@ -71,6 +71,18 @@ static void unlock(struct queue *q)
 	pthread_mutex_unlock(&q->lock);
 }
 
+/* To the port, which they have come from. */
+static void give_back(struct queue *q, struct port_frame *frames, unsigned n)
+{
+	struct port *port;
+
+	if (!n)
+		return;
+	port = lock(q);
+	port->ops->rx_done(port, frames, n);
+	unlock(q);
+}
+
 /* --- receiving for others --- */
 
 /* Locked. Gives back what other users are through with. */
@@ -156,11 +168,7 @@ static unsigned receive(struct user *u, struct port_frame *frames, unsigned max)
 	}
 	if (others)
 		ring_bells(u);
-	if (n_lost) {
-		lock(u->queue);
-		port->ops->rx_done(port, lost, n_lost);
-		unlock(u->queue);
-	}
+	give_back(u->queue, lost, n_lost);
 	return kept;
 }
 
@@ -191,11 +199,7 @@ static void receive_for_closed(struct share *s)
 		struct port_frame frames[BURST];
 		unsigned n = closed & 1u << i ? receive(u, frames, BURST) : 0;
 
-		if (!n)
-			continue;
-		lock(u->queue);
-		u->queue->port->ops->rx_done(u->queue->port, frames, n);
-		unlock(u->queue);
+		give_back(u->queue, frames, n);
 	}
 }
 
@@ -214,7 +218,6 @@ static unsigned share_rx(struct port *p, struct port_frame *frames, unsigned max
 static void share_rx_done(struct port *p, struct port_frame *frames, unsigned n)
 {
 	struct user *u = user_of(p);
-	struct port *port;
 	unsigned own = 0;
 
 	for (unsigned i = 0; i < n; i++) {
@@ -225,11 +228,7 @@ static void share_rx_done(struct port *p, struct port_frame *frames, unsigned n)
 		else
 			frames[own++] = frames[i];
 	}
-	if (!own)
-		return;
-	port = lock(u->queue);
-	port->ops->rx_done(port, frames, own);
-	unlock(u->queue);
+	give_back(u->queue, frames, own);
 }
 
 /* --- all send --- */

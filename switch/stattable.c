@@ -182,7 +182,7 @@ static void describe(struct statfile_port *to, const struct pv_port_report *r)
 	to->numa_node = info->numa_node;
 }
 
-static void add(struct port_stats *to, const struct port_stats *s)
+static void add(struct statfile_port *to, const struct port_stats *s)
 {
 	to->rx_frames += s->rx_frames;
 	to->rx_bytes += s->rx_bytes;
@@ -194,37 +194,27 @@ static void add(struct port_stats *to, const struct port_stats *s)
 	to->tx_full += s->tx_full;
 }
 
-static void count(struct statfile_port *to, const struct port_stats *s)
-{
-	to->rx_frames = s->rx_frames;
-	to->rx_bytes = s->rx_bytes;
-	to->rx_handed = s->rx_handed;
-	to->rx_missed = s->rx_missed;
-	to->rx_errors = s->rx_errors;
-	to->tx_frames = s->tx_frames;
-	to->tx_bytes = s->tx_bytes;
-	to->tx_full = s->tx_full;
-	to->at_ns = sd_clock_ns();
-}
-
 void stattable_ports(struct stattable *t, const struct pv *const ethers[], unsigned n)
 {
-	struct pv_port_report ports[STATFILE_PORTS], more[STATFILE_PORTS];
-	unsigned n_ports = n ? pv_ether_ports(ethers[0], ports, STATFILE_PORTS) : 0;
+	struct statfile_port told[STATFILE_PORTS] = {0};
+	unsigned n_told = 0;
 
-	for (unsigned m = 1; m < n; m++) {
-		unsigned n_more = pv_ether_ports(ethers[m], more, STATFILE_PORTS);
+	for (unsigned m = 0; m < n; m++) {
+		struct pv_port_report ports[STATFILE_PORTS];
+		unsigned n_ports = pv_ether_ports(ethers[m], ports, STATFILE_PORTS);
 
-		for (unsigned i = 0; i < n_more && i < n_ports; i++) {
-			if (ports[i].info.queues > 1)
-				add(&ports[i].stats, &more[i].stats);
+		if (!m)
+			n_told = n_ports;
+		for (unsigned i = 0; i < n_ports && i < n_told; i++) {
+			if (!m)
+				describe(&told[i], &ports[i]);
+			if (!m || told[i].queues > 1)
+				add(&told[i], &ports[i].stats);
 			else /* the first one's are of all that the port has carried */
-				ports[i].stats.rx_missed += more[i].stats.rx_missed;
+				told[i].rx_missed += ports[i].stats.rx_missed;
+			told[i].at_ns = sd_clock_ns();
 		}
 	}
-	for (unsigned i = 0; i < n_ports; i++) {
-		describe(&t->h->ports[i], &ports[i]);
-		count(&t->h->ports[i], &ports[i].stats);
-	}
-	t->h->n_ports = n_ports;
+	memcpy(t->h->ports, told, n_told * sizeof *told);
+	t->h->n_ports = n_told;
 }
