@@ -44,14 +44,9 @@ def self_cost(path, library):
 
 def count(driver, who, layout, way, frames):
     device, library = DRIVERS[who]
-    directory = tempfile.mkdtemp(prefix="sandirect-instructions-")
-    paths = [f"{directory}/{i}" for i in (0, 1)]
-    out = f"{directory}/callgrind"
-    far = testpmd.peer(paths)
-    devices = [x for i, p in enumerate(paths) for x in ("--vdev", f"{device}{i},path={p}{LAYOUTS[layout]}")]
-    dut = testpmd.here(who, 1, "--force-max-simd-bitwidth=128", "-d", driver, *devices,
-                       under=["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"])
-    testpmd.links_up(dut, 120)
+    out = tempfile.mkdtemp(prefix="sandirect-instructions-") + "/callgrind"
+    dut, far = testpmd.beside_a_peer(driver, device, LAYOUTS[layout], "--force-max-simd-bitwidth=128",
+                                     under=["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"])
     sender, receiver = (dut, far) if way == "tx" else (far, dut)
     sender("set fwd txonly")
     receiver("set fwd rxonly", "start")

@@ -5,7 +5,6 @@ test_testpmd.py DRIVER.so [DEVICE[,ARGUMENTS]]; DEVICE is net_sandirect_virtio o
 """
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,13 +20,7 @@ DEVICE, _, ARGUMENTS = (sys.argv.pop(1) if len(sys.argv) > 1 else "net_sandirect
 def device_and_peer():
     if not shutil.which("dpdk-testpmd"):
         raise Skip("dpdk-testpmd is not installed")
-    directory = tempfile.mkdtemp(prefix="sandirect-testpmd-")
-    paths = [f"{directory}/{i}" for i in (0, 1)]
-    far = testpmd.peer(paths)
-    options = "".join("," + a for a in ARGUMENTS.split(",") if a)
-    devices = [x for i, path in enumerate(paths) for x in ("--vdev", f"{DEVICE}{i},path={path}{options}")]
-    dut = testpmd.here(DEVICE, 1, "-d", DRIVER, *devices)
-    testpmd.links_up(dut)
+    dut, far = testpmd.beside_a_peer(DRIVER, DEVICE, "".join("," + a for a in ARGUMENTS.split(",") if a))
     far("start", "stop")
     return dut, far
 

@@ -107,6 +107,17 @@ def peer(sockets, iommu=False):
     return here("peer", 0, *devices)
 
 
+def beside_a_peer(driver, device, options="", *arguments, under=()):
+    """Two ports of this device over sockets, and the peer behind them: device under test, peer."""
+    directory = tempfile.mkdtemp(prefix="sandirect-testpmd-")
+    paths = [f"{directory}/{i}" for i in (0, 1)]
+    far = peer(paths)
+    devices = [x for i, path in enumerate(paths) for x in ("--vdev", f"{device}{i},path={path}{options}")]
+    dut = here(device, 1, *arguments, "-d", driver, *devices, under=under)
+    links_up(dut, 120 if under else 30)
+    return dut, far
+
+
 # --- what is checked ---
 
 def links_up(dut, seconds=30, ports=(0, 1)):

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Addresses and interfaces that come, go and move while programs run."""
-import json
 import subprocess
 
 from harness import Lab, check, equal, main, scenario, until
@@ -14,12 +13,12 @@ def ip(lab, host, *words):
     p.wait(10)
 
 
-def serve(lab, host, address, port=PORT, **more):
-    return lab.peer(host, "serve", address, port, **more).until_listening(port, san=False)
+def serve(lab, host, address, port=PORT):
+    return lab.peer(host, "serve", address, port).until_listening(port, san=False)
 
 
 def holding(lab, host, address, *more, port=PORT):
-    """A client whose connection lasts, and the path that it took."""
+    """A client whose connection lasts."""
     c = lab.peer(host, "ask", address, port, "--hold", *more, stdin=subprocess.PIPE)
     c.until_line("holding", 20)
     return c

@@ -30,11 +30,8 @@ def guests():
     machines = [Machine(f"guest{i}", image(), [(t, "mq=on,rss=on,vectors=8")], memory=2048, netns=net) for i, t in enumerate(taps)]
     for m in machines:
         m.boot()
-    subprocess.run(["ip", "-n", net, "link", "add", "br0", "type", "bridge"], check=True)
-    for name in ("br0", "rss0", "rss1"):
-        if name != "br0":
-            subprocess.run(["ip", "-n", net, "link", "set", name, "master", "br0"], check=True)
-        subprocess.run(["ip", "-n", net, "link", "set", name, "up"], check=True)
+    for words in ("add br0 type bridge", "set br0 up", "set rss0 master br0 up", "set rss1 master br0 up"):
+        subprocess.run(["ip", "-n", net, "link", *words.split()], check=True)
     for address, m in zip(ADDRESSES, machines):
         nic, = parts.take_nics(m)
         parts.configure(m, nic, address, "daemon = /run/sandirectd.sock\ncores = 0-1\n")

@@ -15,7 +15,7 @@ import testpmd
 from machine import Machine, MultiTap
 from tap import check, equal, main, scenario
 
-KEY = bytes.fromhex("6d5a56da255b0ec2416725" "3d43a38fb0d0ca2bcbae7b30b4" "77cb2da38030f20c6a42b73bbeac01fa")
+KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
 TABLE = 128
 FROM, TO, PORT = "10.9.0.1", "10.9.0.2", 4791
 
