@@ -33,11 +33,12 @@ struct candidates {
 	unsigned n, cap;
 };
 
-/* Field 22 of /proc/PID/stat; 0: no such process. */
+/* Field 22 of /proc/PID/stat; 0: no such process, or one that has ended and only waits for its parent. */
 static uint64_t start_time_of(pid_t pid)
 {
-	char path[64], text[1024];
+	char path[64], text[1024], state;
 	unsigned long long start = 0;
+	long threads;
 	const char *s;
 	ssize_t n;
 	int fd;
@@ -53,10 +54,11 @@ static uint64_t start_time_of(pid_t pid)
 	text[n] = '\0';
 	s = strrchr(text, ')'); /* field 2, the name, may hold anything */
 	if (!s || sscanf(s + 1,
-			  " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
-			  &start) != 1)
+			  " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %ld %*s %llu",
+			  &state, &threads, &start) != 3)
 		return 0;
-	return start;
+	/* A program may end its first thread and live on in others. */
+	return state == 'Z' && threads <= 1 ? 0 : start;
 }
 
 static bool read_header(int fd, struct statfile_header *h)

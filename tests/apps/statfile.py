@@ -50,7 +50,7 @@ def start_time(pid):
 
 def header(pid, program=b"prog", records=RECORDS, **more):
     return Header(magic=MAGIC, version=VERSION, header_size=c.sizeof(Header), record_size=c.sizeof(Record), records=records,
-                  pid=pid, start_time=start_time(pid), netns=os.stat(f"/proc/{pid}/ns/net").st_ino, program=program, **more)
+                  pid=pid, start_time=start_time(pid), netns=os.stat("/proc/self/ns/net").st_ino, program=program, **more)
 
 
 def record(fd, path=1, reason=0, role=0, **more):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import statfile
-from tap import Skip, check, equal, main, say, scenario
+from tap import Skip, check, equal, main, say, scenario, until
 
 SANDIRECT = os.environ.get("E2E_SANDIRECT", "sandirect")
 SANITIZED = bool(os.environ.get("E2E_SANITIZED"))
@@ -160,8 +160,8 @@ class Tables:
             p.wait()
         shutil.rmtree(self.dir)
 
-    def process(self):
-        self.processes.append(subprocess.Popen(["sleep", "100"]))
+    def process(self, *argv):
+        self.processes.append(subprocess.Popen(argv or ["sleep", "100"]))
         return self.processes[-1].pid
 
     def path(self, pid):
@@ -282,6 +282,9 @@ def stat_removes_what_is_stale():
         h.pid = dead.pid
         dead.wait()
         t.write(dead.pid, h, [statfile.record(3)])
+        ended = t.process("true")  # and nobody has asked for its status
+        os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
+        t.write(ended, statfile.header(ended), [statfile.record(3)])
         reused, living, unreadable = t.process(), t.process(), t.process()
         h = statfile.header(reused)
         h.start_time -= 1
@@ -291,6 +294,16 @@ def stat_removes_what_is_stale():
         (t.dir / "stat" / "notes").write_text("not ours")
         equal([p["pid"] for p in t.json()], [living], "processes")
         equal(sorted(os.listdir(t.dir / "stat")), sorted([str(living), str(unreadable), "notes"]), "files that stay")
+
+
+@scenario
+def stat_shows_who_has_ended_its_first_thread():
+    program = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(100,)).start(); ctypes.CDLL(None).pthread_exit(None)"
+    with Tables() as t:
+        pid = t.process(sys.executable, "-c", program)
+        until(lambda: Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z", 10, "its first thread has ended")
+        t.write(pid, statfile.header(pid), [statfile.record(3)])
+        equal([p["pid"] for p in t.json()], [pid], "processes")
 
 
 @scenario
