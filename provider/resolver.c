@@ -226,6 +226,9 @@ enum resolver_result resolver_ask(struct resolver *r, uint64_t now, unsigned ind
 	list_remove(&x->age);
 	list_push_back(&r->by_age, &x->age);
 	asking = !list_empty(&x->ask);
+	/* A host that has answered will answer again, and at once: its new answer is worth the wait. */
+	if (!asking && now >= x->expires && x->known != RESOLVER_FOUND && x->known != RESOLVER_SILENT)
+		x->known = RESOLVER_PENDING;
 	x->index = index;
 	x->local = *local;
 	if (x->known == RESOLVER_PENDING && !asking)
