@@ -142,18 +142,19 @@ int lab_state_read(struct lab *l)
 /*
  * vhost: the virtio side is the server, because DPDK's driver lets either side restart in that arrangement
  * only. The device names carry the host's number since two processes on one machine may share EAL's runtime
- * files. A daemon with several engines has a pair of queues for each.
+ * files. A daemon with several engines has a pair of queues for each, but for net_virtio_user, which has one.
  */
 static void write_device(const struct lab *l, unsigned host, FILE *f)
 {
-	unsigned queues = l->n_cores ? l->n_cores : 1;
+	const char *virtio = l->link == LAB_VIRTIO_USER ? "net_virtio_user" : OWN_VIRTIO;
+	unsigned queues = l->n_cores && strcmp(virtio, "net_virtio_user") ? l->n_cores : 1;
 
 	switch (l->link) {
 	case LAB_VHOST:
 	case LAB_VIRTIO_USER:
 		if (host == 1)
 			fprintf(f, "device = %s0,path=%s/san.sock,server=1,queue_size=1024,queues=%u\n",
-				l->link == LAB_VHOST ? OWN_VIRTIO : "net_virtio_user", l->dir, queues);
+				virtio, l->dir, queues);
 		else
 			fprintf(f, "device = net_vhost0,iface=%s/san.sock,client=1,queues=%u\n", l->dir,
 				queues);

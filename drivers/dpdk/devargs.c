@@ -51,7 +51,16 @@ bool devargs_is_driver(const char *device, const char *driver)
 
 int devargs_check(const struct port_config *cfg, char *err, size_t err_len)
 {
-	char iface[IF_NAMESIZE] = "";
+	char iface[IF_NAMESIZE] = "", queues[8];
+
+	/* It settles on its queues with what answers before its peer has come (standin.h). */
+	if (devargs_is_driver(cfg->device, "net_virtio_user") && devargs_is_on(cfg->device, "server") &&
+		devargs_get(cfg->device, "queues", queues, sizeof queues) && strcmp(queues, "1")) {
+		snprintf(err, err_len,
+			"net_virtio_user with server=1 has one pair of queues; say queues=1 at both ends, or "
+			"take net_sandirect_virtio");
+		return -EINVAL;
+	}
 
 	if (devargs_is_driver(cfg->device, "net_tap") && !cfg->own_process) {
 		snprintf(err, err_len,
