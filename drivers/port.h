@@ -91,8 +91,9 @@ struct port_ops {
 	void (*tx_put)(struct port *p, struct port_frame *frames, unsigned n);
 	/* Hands frames[0..n) to the NIC in order; returns how many it took. The rest stays the caller's. */
 	unsigned (*tx)(struct port *p, struct port_frame *frames, unsigned n);
-	/* A descriptor that polls readable once armed and a frame has arrived; -ENOTSUP: wait on a timer. May
-	 * change after link_poll(). */
+	/* A descriptor that polls readable once armed and a frame has arrived; -ENOTSUP: wait on a timer;
+	 * -EAGAIN: nothing arrives before link_poll() has said that something changed. May change after
+	 * link_poll(). */
 	int (*wait_fd)(struct port *p);
 	/* Asks for a wake-up on the next frame. Frames that came before may not count: poll once more after
 	 * it. */
@@ -169,6 +170,14 @@ int port_prepare(const struct port_config *cfg, char *err, size_t err_len);
  * port_open. */
 typedef void port_fd_guard(void *ctx, int fd, bool own);
 void port_set_fd_guard(port_fd_guard *guard, void *ctx);
+/* Opens cfg, the index-th of its kind; as port_open. */
+typedef int port_opener(void *ctx, unsigned index, const struct port_config *cfg, struct port **out,
+	char *err, size_t err_len);
+/* A port whose device cannot be opened now: open tries it every second, from link_poll. It has its MAC from
+ * the start, one pair of queues, and no PORT_CAP_EXT_TX. cfg's strings stay the caller's, until it is closed.
+ * -ENOMEM. */
+int port_late_open(
+	const struct port_config *cfg, port_opener *open, void *ctx, unsigned index, struct port **out);
 /* For the backends in this library. */
 void port_guard_fd(int fd, bool own);
 static inline void port_close(struct port *p)

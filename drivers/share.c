@@ -286,6 +286,8 @@ static int share_wait_fd(struct port *p)
 	port = lock(u->queue);
 	fd = port->ops->wait_fd(port);
 	unlock(u->queue);
+	if (u->both >= 0 && fd == -EAGAIN)
+		return u->both;
 	if (u->both < 0 || fd < 0)
 		return fd;
 	/* It may be another one than last time, under the same number: if it is there already, that says so.

@@ -146,7 +146,7 @@ int pv_device_open(const struct pv_device_config *cfg, struct pv_device **out, c
 		free(d);
 		return r ? r : -ENOMEM;
 	}
-	engine_add_port(&d->engine, port, 0);
+	engine_add_port(&d->engine, port);
 	d->engine.direct_min = cfg->direct_min ? cfg->direct_min : DIRECT_MIN;
 	engine_set_addrs(&d->engine, 0, cfg->addrs, cfg->n_addrs);
 	*out = d;

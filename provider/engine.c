@@ -129,14 +129,13 @@ int engine_open(struct engine *e, const struct tp_config *cfg, const struct reso
 	return tp_create(cfg, &transport_ops, e, now, &e->tp);
 }
 
-int engine_add_port(struct engine *e, struct port *port, int ifindex)
+int engine_add_port(struct engine *e, struct port *port)
 {
 	struct engine_port *p = &e->ports[e->n_ports];
 
 	if (e->n_ports == ENGINE_MAX_PORTS)
 		return -ENOSPC;
 	p->port = port;
-	p->ifindex = ifindex;
 	port->ops->info(port, &p->info);
 	p->direct = p->info.caps & PORT_CAP_EXT_TX && p->info.caps & PORT_CAP_TX_CSUM;
 	if (p->direct)
@@ -197,12 +196,18 @@ static bool is_own(const struct engine_port *p, const struct sd_addr *a)
 	return false;
 }
 
+static bool is_down(const struct engine_port *p)
+{
+	return p->info.caps & PORT_CAP_LINK && !p->info.link_up;
+}
+
+/* By a port whose link is down, which may have no frames at all, when that is up. */
 static void announce(struct engine *e, unsigned index, const struct sd_addr *addr)
 {
 	struct sd_addr all = {.family = addr->family};
 	struct tp_path path;
 
-	if (!(e->ports[index].info.caps & PORT_CAP_BROADCAST))
+	if (!(e->ports[index].info.caps & PORT_CAP_BROADCAST) || is_down(&e->ports[index]))
 		return;
 	if (addr->family == 4) {
 		memset(all.ip, 0xff, 4);
@@ -393,7 +398,7 @@ static void transmit(
 /* A port whose link is down loses what it has, as a cable would. */
 static void drain_unsent(struct engine *e, struct engine_port *p, uint64_t now)
 {
-	if ((p->info.caps & PORT_CAP_LINK) && !p->info.link_up) {
+	if (is_down(p)) {
 		e->stats.tx_link_down += p->n_unsent;
 		p->port->ops->tx_put(p->port, p->unsent, p->n_unsent);
 		p->n_unsent = 0;

@@ -26,7 +26,6 @@
 struct engine_port {
 	struct port *port;
 	struct port_info info;
-	int ifindex; /* of the kernel interface whose addresses it serves */
 	unsigned n_addrs;
 	struct sd_addr addrs[ENGINE_MAX_ADDRS]; /* ours: what arrives for others is not */
 	struct encap_known known;		/* of the last packet that was ours, */
@@ -83,7 +82,7 @@ struct engine {
 int engine_open(struct engine *e, const struct tp_config *cfg, const struct resolver_config *rc,
 	const struct engine_ops *ops, uint64_t now);
 /* Takes over port. -ENOSPC. */
-int engine_add_port(struct engine *e, struct port *port, int ifindex);
+int engine_add_port(struct engine *e, struct port *port);
 /* The kernel shares port index by m, which is the engine's from then on. */
 void engine_set_miniport(struct engine *e, unsigned index, struct miniport *m);
 /* The kernel has something to send: it is asked with the next progress. */

@@ -34,8 +34,6 @@
 #define DOWN_POLL_NS (20 * SD_MS)
 /* And one that is up: nothing else tells that the peer has gone. */
 #define UP_POLL_NS (100 * SD_MS)
-/* A port that has just been opened may take this long to get its link before a connect gives it up. */
-#define LINK_GRACE_NS (400 * SD_MS)
 
 static struct ether *of(struct pv *p)
 {
@@ -147,7 +145,7 @@ static bool ether_serves(struct pv *p, const struct sd_addr *local)
 	return false;
 }
 
-static void give_addrs(struct ether *x)
+void ether_give_addrs(struct ether *x)
 {
 	struct sd_addr addrs[ENGINE_MAX_ADDRS];
 	unsigned n;
@@ -160,144 +158,6 @@ static void give_addrs(struct ether *x)
 }
 
 /* --- starting --- */
-
-static enum sd_reason reason_of(int error)
-{
-	struct rlimit as;
-
-	switch (error) {
-	case -EBUSY:
-		return SD_REASON_PORT_BUSY;
-	case -EMFILE:
-		return SD_REASON_LIMIT_NOFILE;
-	case -ENOMEM:
-		if (!getrlimit(RLIMIT_AS, &as) && as.rlim_cur != RLIM_INFINITY)
-			return SD_REASON_LIMIT_AS;
-		break;
-	}
-	return SD_REASON_START_FAILED;
-}
-
-static bool is_link_local(const struct sd_addr *a)
-{
-	return a->family == 6 && a->ip[0] == 0xfe && (a->ip[1] & 0xc0) == 0x80;
-}
-
-/* For the udp device: an address of each family that the interface has. */
-static void choose_udp_addrs(struct ether *x, int ifindex, struct port_config *c)
-{
-	struct sd_addr addrs[ENGINE_MAX_ADDRS], best[2] = {{0}};
-	unsigned n = netif_addrs(x->netif, ifindex, addrs, ENGINE_MAX_ADDRS);
-
-	for (unsigned i = 0; i < n && i < ENGINE_MAX_ADDRS; i++) {
-		struct sd_addr *b = &best[addrs[i].family == 6];
-
-		if (!b->family || (is_link_local(b) && !is_link_local(&addrs[i])))
-			*b = addrs[i];
-	}
-	c->udp_bind = best[!best[0].family];
-	c->udp_bind.port = TP_UDP_PORT;
-	if (best[0].family)
-		c->udp_bind_too = best[1];
-}
-
-/* The kernel's interface, which keeps its addresses and routes while nobody has the port. */
-static int open_miniport(struct ether *x, unsigned i, struct port *port, char *err, size_t err_len)
-{
-	struct miniport_config c = {.size = sizeof c,
-		.name = x->ports[i].netdev,
-		.offloads = MINIPORT_OFFLOAD_ALL,
-		.persist = true};
-	struct port_info info;
-	struct miniport *m;
-	int r;
-
-	port->ops->info(port, &info);
-	memcpy(c.mac, info.mac, sizeof c.mac);
-	c.mtu = info.mtu;
-	c.port_caps = info.caps;
-	c.link_up = info.link_up || !(info.caps & PORT_CAP_LINK);
-	r = miniport_open(&c, &m, err, err_len);
-	if (r)
-		return r;
-	r = engine_add_port(&x->engine, port, miniport_index(m));
-	if (r) {
-		miniport_close(m);
-		return r;
-	}
-	pv_domain_guard_fd(x->pv.domain, miniport_fd(m), PV_GUARD_OWN);
-	engine_set_miniport(&x->engine, x->engine.n_ports - 1, m);
-	return 0;
-}
-
-/* An interface that has outlived the port's last owner keeps its address: neighbours know it by that. */
-static void keep_mac(const char *netdev, struct port_config *c)
-{
-	static const uint8_t none[6];
-	struct ifreq r = {0};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	snprintf(r.ifr_name, sizeof r.ifr_name, "%.15s", netdev);
-	if (fd >= 0 && !memcmp(c->mac, none, sizeof none) && !ioctl(fd, SIOCGIFHWADDR, &r))
-		memcpy(c->mac, r.ifr_hwaddr.sa_data, sizeof c->mac);
-	if (fd >= 0)
-		close(fd);
-}
-
-static int open_port(struct ether *x, unsigned i, char *err, size_t err_len)
-{
-	struct port_config c = x->ports[i].port;
-	int ifindex = netif_index(x->netif, x->ports[i].netdev), r;
-	struct port *port;
-
-	if (!ifindex && !x->ports[i].miniport) {
-		snprintf(err, err_len, "there is no interface %s; create it or correct netdev",
-			x->ports[i].netdev);
-		return -ENODEV;
-	}
-	if (x->ports[i].miniport && ifindex)
-		keep_mac(x->ports[i].netdev, &c);
-	if (!c.mtu && ifindex)
-		c.mtu = netif_mtu(x->netif, ifindex);
-	if (x->cfg.crew)
-		c.queues = x->cfg.crew->n;
-	if (!c.udp_bind.family)
-		choose_udp_addrs(x, ifindex, &c);
-	if (x->ports[i].lock_dir) {
-		x->locks[i] = portlock_take(x->ports[i].lock_dir, c.device);
-		if (x->locks[i] == -EBUSY) {
-			snprintf(err, err_len, "another process has it; give this one a port of its own");
-			return -EBUSY;
-		}
-		pv_domain_guard_fd(x->pv.domain, x->locks[i], PV_GUARD_OWN);
-	}
-	port = x->given[i];
-	x->given[i] = NULL;
-	r = port ? 0 : port_open(&c, &port, err, err_len);
-	if (r)
-		return r;
-	r = x->cfg.crew ? crew_share(x->cfg.crew, i, &port) : 0;
-	if (!r)
-		r = x->ports[i].miniport ? open_miniport(x, i, port, err, err_len)
-					 : engine_add_port(&x->engine, port, ifindex);
-	if (r)
-		port_close(port);
-	return r;
-}
-
-/* What member 0 has opened. */
-static int fetch_port(struct ether *x, unsigned i, char *err, size_t err_len)
-{
-	struct port *port;
-	int r = crew_fetch(x->cfg.crew, i, x->cfg.member, &port);
-
-	if (!r) {
-		r = engine_add_port(&x->engine, port, netif_index(x->netif, x->ports[i].netdev));
-		if (r)
-			port_close(port);
-	}
-	return r;
-}
 
 /* To peers a crew is one host. */
 static int choose_secrets(const struct ether *x, struct tp_config *tc)
@@ -334,35 +194,6 @@ static int open_transport(struct ether *x)
 	return r ? r : engine_open(&x->engine, &tc, &rc, &eo, sd_clock_ns());
 }
 
-static void guard_fd(void *ctx, int fd, bool own)
-{
-	pv_domain_guard_fd(ctx, fd, own ? PV_GUARD_OWN : PV_GUARD_NONE);
-}
-
-void ether_close_ports(struct ether *x)
-{
-	for (unsigned i = 0; i < x->engine.n_ports; i++) {
-		if (x->engine.ports[i].kernel)
-			pv_domain_guard_fd(
-				x->pv.domain, miniport_fd(x->engine.ports[i].kernel), PV_GUARD_NONE);
-	}
-	engine_remove_ports(&x->engine);
-	if (x->cfg.crew && !x->cfg.member)
-		crew_close_ports(x->cfg.crew);
-	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
-		if (x->locks[i] >= 0)
-			pv_domain_guard_fd(x->pv.domain, x->locks[i], PV_GUARD_NONE);
-		portlock_release(x->locks[i]);
-		x->locks[i] = -1;
-	}
-	if (x->wait_set >= 0) {
-		pv_domain_guard_fd(x->pv.domain, x->wait_set, PV_GUARD_NONE);
-		close(x->wait_set);
-		x->wait_set = -1;
-	}
-	x->started = false;
-}
-
 static void stop(struct ether *x)
 {
 	list_for_each (it, &x->listeners)
@@ -372,65 +203,6 @@ static void stop(struct ether *x)
 	x->engine.tp = NULL;
 	ether_close_ports(x);
 	engine_close(&x->engine);
-}
-
-static bool has_miniport(const struct ether *x)
-{
-	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
-		if (x->ports[i].miniport)
-			return true;
-	}
-	return false;
-}
-
-/* What the kernel has to send ends a sleep. */
-static void watch_kernel(struct ether *x)
-{
-	struct epoll_event ev = {.events = EPOLLIN};
-
-	for (unsigned i = 0; i < x->engine.n_ports; i++) {
-		if (x->engine.ports[i].kernel)
-			epoll_ctl(x->wait_set, EPOLL_CTL_ADD, miniport_fd(x->engine.ports[i].kernel), &ev);
-	}
-}
-
-static int open_all_ports(struct ether *x, char *err, size_t err_len, unsigned *which)
-{
-	port_set_fd_guard(guard_fd, x->pv.domain);
-	for (*which = 0; *which < x->cfg.n_ports; ++*which) {
-		int r = (x->cfg.member ? fetch_port : open_port)(x, *which, err, err_len);
-
-		if (r)
-			return r;
-	}
-	if (x->cfg.n_ports > 1 || has_miniport(x)) {
-		x->wait_set = sd_fd_raise(epoll_create1(EPOLL_CLOEXEC));
-		if (x->wait_set < 0)
-			return -errno;
-		pv_domain_guard_fd(x->pv.domain, x->wait_set, PV_GUARD_OWN);
-	}
-	watch_kernel(x);
-	return pv_domain_need_helper(x->pv.domain);
-}
-
-enum sd_reason ether_open_ports(struct ether *x)
-{
-	char err[256] = "";
-	unsigned which = 0;
-	int r = open_all_ports(x, err, sizeof err, &which);
-
-	if (!r) {
-		x->started = true;
-		x->link_expected = sd_clock_ns() + LINK_GRACE_NS;
-		give_addrs(x);
-		return SD_REASON_SAN;
-	}
-	x->failed = reason_of(r);
-	sd_log(x->failed == SD_REASON_START_FAILED ? SD_LOG_ERROR : SD_LOG_INFO,
-		"SAN port %s cannot be used: %s; connections use kernel TCP",
-		which < x->cfg.n_ports ? x->ports[which].port.name : "(all)", err[0] ? err : strerror(-r));
-	ether_close_ports(x);
-	return x->failed;
 }
 
 static enum sd_reason start_transport(struct ether *x)
@@ -443,7 +215,7 @@ static enum sd_reason start_transport(struct ether *x)
 	if (!r)
 		return SD_REASON_SAN;
 	sd_error("the transport could not be set up: %s; connections use kernel TCP", strerror(-r));
-	return reason_of(r);
+	return ether_reason_of(r);
 }
 
 enum sd_reason ether_start_from(struct ether *x, struct sd_unpack *saved)
@@ -597,6 +369,8 @@ static int arm_port(struct ether *x, unsigned i, uint64_t *max_sleep_ns)
 	struct epoll_event ev = {.events = EPOLLIN};
 	int fd = port->ops->wait_fd(port);
 
+	if (fd == -EAGAIN) /* nothing can come */
+		return fd;
 	if (fd < 0 || port->ops->arm(port)) {
 		*max_sleep_ns = BLIND_POLL_NS;
 		return -ENOTSUP;
@@ -631,20 +405,6 @@ static void ether_disarm(struct pv *p, bool rang)
 		x->engine.ports[i].port->ops->disarm(x->engine.ports[i].port);
 }
 
-/* Its interface may have been deleted: the descriptor is readable for ever then. */
-static void look_after_kernel(struct ether *x, struct engine_port *p)
-{
-	if (!p->kernel || !miniport_is_gone(p->kernel))
-		return;
-	sd_error("the interface of SAN port %s has been deleted; the kernel gets it back when the port is "
-		 "opened "
-		 "again",
-		p->info.name);
-	pv_domain_guard_fd(x->pv.domain, miniport_fd(p->kernel), PV_GUARD_NONE);
-	miniport_close(p->kernel);
-	p->kernel = NULL;
-}
-
 static void ether_slow(struct pv *p, uint64_t now)
 {
 	struct ether *x = of(p);
@@ -653,9 +413,9 @@ static void ether_slow(struct pv *p, uint64_t now)
 		return;
 	netif_ready(x);
 	if (netif_generation(x->netif) != x->netif_seen)
-		give_addrs(x);
+		ether_give_addrs(x);
 	for (unsigned i = 0; i < x->engine.n_ports; i++)
-		look_after_kernel(x, &x->engine.ports[i]);
+		ether_look_after_kernel(x, &x->engine.ports[i]);
 }
 
 static unsigned ether_lingering(struct pv *p)
@@ -693,47 +453,6 @@ static void ether_close(struct pv *p)
 	free(x->restored);
 	free((char *)x->cfg.congestion);
 	free(x);
-}
-
-void pv_ether_describe(const struct pv *p, char *out, size_t len)
-{
-	struct ether *x = container_of(p, struct ether, pv);
-	struct port_info info;
-	size_t at = 0;
-
-	if (!x->started) {
-		snprintf(out, len, "%s", x->failed ? sd_reason_text(x->failed) : "not started");
-		return;
-	}
-	for (unsigned i = 0; i < x->engine.n_ports && at < len; i++) {
-		x->engine.ports[i].port->ops->info(x->engine.ports[i].port, &info);
-		at += snprintf(out + at, len - at, "%s%s %s %s mtu %u", i ? ", " : "", x->ports[i].port.name,
-			info.driver, info.link_up ? "up" : "down", info.mtu);
-	}
-}
-
-unsigned pv_ether_ports(const struct pv *p, struct pv_port_report *out, unsigned max)
-{
-	struct ether *x = container_of(p, struct ether, pv);
-	unsigned n = x->started ? x->engine.n_ports : 0;
-
-	if (n > max)
-		n = max;
-	for (unsigned i = 0; i < n; i++) {
-		struct port *port = x->engine.ports[i].port;
-
-		out[i] = (struct pv_port_report){.name = x->ports[i].port.name,
-			.netdev = x->ports[i].netdev,
-			.device = x->ports[i].port.device};
-		port->ops->info(port, &out[i].info);
-		port->ops->stats(port, &out[i].stats);
-	}
-	return n;
-}
-
-void ether_give_port(struct pv *p, unsigned i, struct port *port)
-{
-	of(p)->given[i] = port;
 }
 
 static const struct pv_ops ops = {

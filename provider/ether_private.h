@@ -72,24 +72,33 @@ extern const struct pv_ep_ops ether_ep_ops;
 
 /* --- ether.c --- */
 
-/* All of them, with their interfaces of the kernel's; what has failed is logged. Connections stay. */
-enum sd_reason ether_open_ports(struct ether *x);
-void ether_close_ports(struct ether *x);
+/* What the kernel's interfaces have, to the engine. */
+void ether_give_addrs(struct ether *x);
 /* Starts; saved: going on with what another process has had (ether_save.c), or NULL. */
 enum sd_reason ether_start_from(struct ether *x, struct sd_unpack *saved);
 /* Which of our ports leads to peer, and from which address. */
 enum sd_reason ether_find_route(
 	struct ether *x, const struct sd_addr *peer, struct sd_addr *local, int *port);
 
+/* --- ether_ports.c --- */
+
+/* All of them, with their interfaces of the kernel's; what has failed is logged, and awaited if others have
+ * not. Connections stay. */
+enum sd_reason ether_open_ports(struct ether *x);
+void ether_close_ports(struct ether *x);
+/* Its interface may have been deleted: the descriptor is readable for ever then. */
+void ether_look_after_kernel(struct ether *x, struct engine_port *p);
+/* Takes over port, a simulated one, say; the next start uses it for configured port i instead of opening its
+ * device. */
+void ether_give_port(struct pv *p, unsigned i, struct port *port);
+/* Why connections use kernel TCP after this error. */
+enum sd_reason ether_reason_of(int error);
+
 /* --- ether_save.c --- */
 
 enum sd_reason ether_restore_transport(struct ether *x, struct sd_unpack *saved);
 
 /* --- ether_ep.c --- */
-
-/* Takes over port, a simulated one, say; the next start uses it for configured port i instead of opening its
- * device. */
-void ether_give_port(struct pv *p, unsigned i, struct port *port);
 
 struct ether_ep *ether_ep_new(struct ether *x, void *user);
 /* Puts a listener into the started engine. */

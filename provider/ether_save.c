@@ -92,10 +92,11 @@ enum sd_reason pv_ether_prepare(struct pv *p)
 	char err[256] = "";
 
 	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
-		if (!x->given[i] && port_prepare(&x->ports[i].port, err, sizeof err)) {
-			sd_error("SAN port %s cannot be used: %s", x->ports[i].port.name, err);
+		if (x->given[i] || !port_prepare(&x->ports[i].port, err, sizeof err))
+			continue;
+		sd_error("SAN port %s cannot be used: %s", x->ports[i].port.name, err);
+		if (x->cfg.n_ports == 1) /* one of several is awaited */
 			return SD_REASON_START_FAILED;
-		}
 	}
 	return SD_REASON_SAN;
 }

@@ -291,6 +291,8 @@ static int eth_wait_fd(struct port *p)
 {
 	const struct eth_queue *q = eth_of(p);
 
+	if (!q->port->started)
+		return -EAGAIN;
 	return q->intr_fd < 0 ? -ENOTSUP : q->intr_fd;
 }
 
@@ -309,6 +311,8 @@ static int eth_arm(struct port *p)
 {
 	const struct eth_queue *q = eth_of(p);
 
+	if (!q->port->started)
+		return 0;
 	if (q->intr_fd < 0)
 		return -ENOTSUP;
 	if (q->intr_kind == INTR_LEVEL)

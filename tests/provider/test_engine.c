@@ -152,7 +152,7 @@ static void add_port(unsigned host, unsigned net, struct port *port)
 	struct engine *e = &hosts[host].engine;
 	struct sd_addr a = address(host, net, 0);
 
-	assert_int_equal(engine_add_port(e, port, 1 + net), 0);
+	assert_int_equal(engine_add_port(e, port), 0);
 	engine_set_addrs(e, e->n_ports - 1, &a, 1);
 }
 
@@ -291,6 +291,31 @@ static void ports__one_that_is_stuck(void **state)
 	before = p[0].received;
 	pump(p, 2, SD_S);
 	assert_true(p[0].received - before > 1 << 20);
+}
+
+static int never(void *ctx, unsigned index, const struct port_config *cfg, struct port **out, char *err,
+	size_t err_len)
+{
+	return -ENODEV;
+}
+
+/* What it has to say, when all others say hello, must not be waited for. */
+static void ports__one_that_has_no_device(void **state)
+{
+	struct port_config c = {.size = sizeof c, .name = "late", .mtu = 1500};
+	struct engine *e = &hosts[0].engine;
+	struct sd_addr a = address(0, 2, 0);
+	struct port *late;
+	struct pair p;
+
+	open_all(1500, 1500, true);
+	assert_int_equal(port_late_open(&c, never, NULL, 2, &late), 0);
+	assert_int_equal(engine_add_port(e, late), 0);
+	engine_set_addrs(e, 2, &a, 1);
+	engine_announce(e);
+	pair_open(&p, 0);
+	pump(&p, 1, 50 * SD_MS);
+	assert_true(p.received > 1 << 20);
 }
 
 /* A port may take its time: nothing is dropped. */
@@ -445,6 +470,7 @@ int main(void)
 		CASE(ports__larger_frames_on_the_second),
 		CASE(ports__larger_frames_on_the_first),
 		CASE(ports__one_that_is_stuck),
+		CASE(ports__one_that_has_no_device),
 		CASE(ports__one_that_is_slow),
 		CASE(ports__one_whose_queue_is_full),
 		CASE(link__down_drops_like_a_cable),

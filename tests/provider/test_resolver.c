@@ -61,7 +61,7 @@ static void host_open(struct host *h, uint8_t number, struct port *port)
 	struct engine_ops ops = {on_event, on_acceptable, on_resolved, h};
 
 	assert_int_equal(engine_open(&h->engine, &tc, &rc, &ops, now), 0);
-	assert_int_equal(engine_add_port(&h->engine, port, 1), 0);
+	assert_int_equal(engine_add_port(&h->engine, port), 0);
 	h->addr = address(number, 0);
 }
 
