@@ -12,15 +12,16 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/mac.h"
 #include "drivers/dpdk/devargs.h"
 #include "drivers/dpdk/ethdev.h"
 #include "drivers/dpdk/events.h"
 #include "drivers/dpdk/manners.h"
+#include "drivers/dpdk/plug.h"
 #include "drivers/dpdk/standin.h"
 
 enum {
@@ -243,19 +244,15 @@ static int set_up_queues(struct eth_port *e, uint16_t rx, uint16_t tx)
 /* The device's address, ours on the device, or just ours where the device does not filter. */
 static void set_mac(struct eth_port *e, const struct port_config *cfg)
 {
-	static const uint8_t none[6];
 	struct rte_ether_addr mac;
 
 	rte_eth_macaddr_get(e->id, &mac);
-	if (memcmp(e->mac, none, sizeof none)) { /* attached before: peers know this one */
+	if (!sd_mac_is_none(e->mac)) /* peers know this one */
 		memcpy(mac.addr_bytes, e->mac, sizeof e->mac);
-	} else if (memcmp(cfg->mac, none, sizeof none)) {
+	else if (!sd_mac_is_none(cfg->mac))
 		memcpy(mac.addr_bytes, cfg->mac, sizeof cfg->mac);
-	} else if (!strcmp(e->driver, "net_vhost")) { /* has the same address everywhere */
-		if (getrandom(mac.addr_bytes, sizeof mac.addr_bytes, 0) < 0)
-			mac.addr_bytes[5] = (uint8_t)getpid();
-		mac.addr_bytes[0] = 0x02;
-	}
+	else if (!strcmp(e->driver, "net_vhost")) /* has the same address everywhere */
+		sd_mac_draw(mac.addr_bytes);
 	memcpy(e->mac, mac.addr_bytes, sizeof e->mac);
 	if (rte_eth_dev_default_mac_addr_set(e->id, &mac))
 		rte_eth_promiscuous_enable(e->id);
@@ -272,6 +269,7 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 	if (r)
 		return fail(r, err, err_len, cfg, "no information");
 	e->device = info.device;
+	plug_watch(e->device, &e->unplugging);
 	e->if_index = info.if_index;
 	e->packet_fd = manners_packet_socket();
 	e->caps = PORT_CAP_BROADCAST | PORT_CAP_LINK;
@@ -297,6 +295,15 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 	return 0;
 }
 
+void eth_await(struct eth_port *e)
+{
+	e->n_queues = 1;
+	e->mtu = e->cfg.mtu ? e->cfg.mtu : DEFAULT_MTU;
+	memcpy(e->mac, e->cfg.mac, sizeof e->mac);
+	if (sd_mac_is_none(e->mac))
+		sd_mac_draw(e->mac);
+}
+
 int eth_attach(struct eth_port *e, char *err, size_t err_len)
 {
 	int r = probe(e, &e->cfg, err, err_len);
@@ -315,10 +322,11 @@ void eth_detach(struct eth_port *e)
 	if (e->started)
 		rte_eth_dev_stop(e->id);
 	if (e->device) {
+		plug_unwatch(e->device, &e->unplugging);
 		rte_eth_dev_close(e->id);
 		rte_dev_remove(e->device);
 	}
-	e->started = false;
+	e->started = e->unplugging = false;
 	e->device = NULL;
 	e->link = (struct rte_eth_link){.link_status = RTE_ETH_LINK_DOWN};
 	e->packet_fd = -1;

@@ -28,12 +28,14 @@
 #include "drivers/dpdk/events.h"
 #include "drivers/dpdk/manners.h"
 #include "drivers/dpdk/peer.h"
+#include "drivers/dpdk/plug.h"
 #include "drivers/port.h"
 
 enum {
 	BURST = 64,
-	INTR_STRIKES = 16,  /* frames without their wake-up until the interrupt is given up */
-	MEETING_TIME = 500, /* ms for a connection to bring the link up, before it is tried anew */
+	INTR_STRIKES = 16,   /* frames without their wake-up until the interrupt is given up */
+	MEETING_TIME = 500,  /* ms for a connection to bring the link up, before it is tried anew */
+	ATTACH_PAUSE = 1000, /* ms after a PCI device was given back or could not be attached */
 };
 
 /* --- the fast calls --- */
@@ -341,29 +343,62 @@ static bool is_up(const struct eth_port *e)
 	return e->link.link_status == RTE_ETH_LINK_UP;
 }
 
-/* A device that connects only when it is started: attached when its peer is there, detached when that has
- * gone. */
-static bool follow_peer(struct eth_port *e)
+/* Why the port is without its device; once for each reason. */
+static void tell_missing(struct eth_port *e, const char *why)
+{
+	if (strncmp(e->missing, why, sizeof e->missing - 1))
+		sd_warn("port %s: %s", e->name, why);
+	snprintf(e->missing, sizeof e->missing, "%s", why);
+}
+
+/* Can it be attached? */
+static bool device_is_there(struct eth_port *e)
+{
+	char err[256];
+
+	if (!plug_is_in(e->args, err, sizeof err)) {
+		tell_missing(e, err);
+		return false;
+	}
+	return peer_is_there(e->args);
+}
+
+static bool attach_again(struct eth_port *e)
 {
 	uint64_t now = sd_clock_ns();
 	char err[256];
 
-	if (is_up(e) || !peer_is_sought(e->args))
+	if (now < e->attach_at || !device_is_there(e))
 		return false;
-	if (e->started && now < e->down_since + MEETING_TIME * SD_MS)
+	if (eth_attach(e, err, sizeof err)) {
+		tell_missing(e, err);
+		e->attach_at = now + (eal_is_pci(e->args) ? ATTACH_PAUSE * SD_MS : 0);
+		return false;
+	}
+	if (*e->missing)
+		sd_info("port %s has its device", e->name);
+	*e->missing = 0;
+	e->down_since = now;
+	return true;
+}
+
+/* A device that connects only when it is started: attached when its peer is there, detached when that has
+ * gone. And one that can be unplugged. */
+static bool follow_device(struct eth_port *e)
+{
+	if (e->unplugging) {
+		eth_detach(e);
+		e->attach_at =
+			sd_clock_ns() + ATTACH_PAUSE * SD_MS; /* the kernel is to have it gone by then */
+		sd_warn("port %s: its device is unplugged", e->name);
+		return false;
+	}
+	if (is_up(e) || (e->started && !peer_is_sought(e->args)))
+		return false;
+	if (e->started && sd_clock_ns() < e->down_since + MEETING_TIME * SD_MS)
 		return false;
 	eth_detach(e);
-	if (!peer_is_there(e->args))
-		return false;
-	if (!eth_attach(e, err, sizeof err)) {
-		e->down_since = now;
-		e->failing = false;
-		return true;
-	}
-	if (!e->failing)
-		sd_warn("port %s: %s", e->name, err);
-	e->failing = true;
-	return false;
+	return attach_again(e);
 }
 
 /* net_af_packet says that its link is up, whatever the interface's is. */
@@ -398,7 +433,7 @@ static bool eth_link_poll(struct port *p)
 	look_at_link(e);
 	if (was_up && !is_up(e))
 		e->down_since = sd_clock_ns();
-	attached = follow_peer(e);
+	attached = follow_device(e);
 	if (attached)
 		look_at_link(e);
 	if (is_up(e) != was_up)
@@ -489,14 +524,15 @@ static const struct port_ops eth_ops = {
 
 /* --- opening --- */
 
-/* A device that seeks its peer may have to wait for it: then the port is there, with its link down. */
+/* A device that seeks its peer may have to wait for it, and one on the bus may be plugged in later: then the
+ * port is there, with its link down. */
 static int open_device(struct eth_port *e, char *err, size_t err_len)
 {
 	sigset_t mask;
 	int r;
 
-	if (!peer_is_there(e->args)) {
-		e->n_queues = 1; /* how many it has is known too late */
+	if (!device_is_there(e)) {
+		eth_await(e);
 		return 0;
 	}
 	manners_enter(&mask);

@@ -54,7 +54,9 @@ struct eth_port {
 	uint32_t caps;
 	uint16_t mtu;
 	uint8_t mac[6];
-	bool failing;		/* attaching failed, and that has been said */
+	bool unplugging;	/* the device is wanted back (plug.h) */
+	char missing[256];	/* what has been said of why there is no device */
+	uint64_t attach_at;	/* not before */
 	uint64_t down_since;	/* when the link was lost or the device attached */
 	struct port_config cfg; /* its device is args, its name is name, other strings are gone */
 	char args[512];
@@ -67,6 +69,9 @@ struct eth_port {
  * blocked.
  */
 int eth_attach(struct eth_port *e, char *err, size_t err_len);
+/* What is told of a port that is opened before it has its device: it keeps this address, and one pair of
+ * queues. */
+void eth_await(struct eth_port *e);
 /* Takes the device away, if it is there; sends and receives nothing then. */
 void eth_detach(struct eth_port *e);
 /* Tries what can be tried of the interrupts without a frame: is there a descriptor, does the driver switch it

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * events: what virtio drivers and net_memif leave to EAL's interrupt thread, done by the thread that has the
- * port. On a thread of its own it races with the port's: net_memif unmaps rings while a burst is in them and
- * kills the process; net_virtio hangs up on a peer that has just connected. What they register with EAL comes
- * here instead (see manners.c).
+ * events: what virtio drivers, net_memif and the PCI bus leave to EAL's interrupt thread, done by the thread
+ * that has the port. On a thread of its own it races with the port's: net_memif unmaps rings while a burst is
+ * in them and kills the process; net_virtio hangs up on a peer that has just connected. What they register
+ * with EAL comes here instead (see manners.c).
  */
 #ifndef SD_DRIVERS_DPDK_EVENTS_H
 #define SD_DRIVERS_DPDK_EVENTS_H

@@ -36,15 +36,16 @@ def need():
 
 
 class Machine:
-    """A guest with any number of NICs: each of `nics` is a netdev and its device's options."""
+    """A guest with any number of NICs: each of `nics` is a netdev and its device's options. With slots=True they can be unplugged."""
     started = 0
 
-    def __init__(self, name, image, nics=(), cpus=2, memory=1024, nodes=1, netns=None):
+    def __init__(self, name, image, nics=(), cpus=2, memory=1024, nodes=1, netns=None, slots=False):
         need()
         self.process = self.errors = None
         self.name = name
         Machine.started += 1
         self.number = Machine.started
+        self.slots, self.devices = slots, []
         self.dir = Path(tempfile.mkdtemp(prefix=f"sandirect-qemu-{name}-"))
         atexit.register(self.end)
         self.console = self.dir / "console"
@@ -70,9 +71,22 @@ class Machine:
                   f"node,nodeid={n},memdev=mem{n},cpus={n * cpus // nodes}-{(n + 1) * cpus // nodes - 1}"]
         for n, (netdev, options) in enumerate(nics):
             a += netdev_arguments(n, netdev)
-            mac = f"52:54:00:00:{self.number:02x}:{n:02x}"
-            a += ["-device", f"virtio-net-pci,netdev=net{n},mac={mac},disable-legacy=on,iommu_platform=on,ats=on,{options}".rstrip(",")]
+            device = {"driver": "virtio-net-pci", "id": f"nic{n}", "netdev": f"net{n}", "mac": f"52:54:00:00:{self.number:02x}:{n:02x}",
+                      "disable-legacy": "on", "iommu_platform": True, "ats": True}
+            device.update(o.split("=") for o in options.split(",") if o)
+            if self.slots:
+                a += ["-device", f"pcie-root-port,id=slot{n},chassis={n + 1}"]
+                device["bus"] = f"slot{n}"
+            self.devices.append(device)
+            a += ["-device", json.dumps(device)]
         return a
+
+    def unplug(self, n):
+        """Asks the guest to let NIC n go."""
+        self.monitor("device_del", id=f"nic{n}")
+
+    def plug(self, n):
+        self.monitor("device_add", **self.devices[n])
 
     @staticmethod
     def wire():
