@@ -40,10 +40,9 @@ enum {
 static const struct argp_option up_options[] = {
 	{"hosts", 'n', "N", 0, "How many hosts, h1 to hN (default 2)", 0},
 	{"link", OPT_LINK, "LINK", 0,
-		"How the SAN ports are joined: vhost, virtio-user or memif (two hosts, shared memory), veth "
-		"(frames "
-		"through "
-		"kernel interfaces), udp (the kernel's UDP). Default vhost for two hosts, else veth",
+		"How the SAN ports are joined: vhost, vhost-packed, virtio-user or memif (two hosts, shared "
+		"memory), veth (frames through kernel interfaces), udp (the kernel's UDP). Default vhost for "
+		"two hosts, else veth",
 		0},
 	{"mode", OPT_MODE, "MODE", 0,
 		"Who has a host's SAN port: embedded, the program that uses it (default), or daemon, a "
@@ -137,8 +136,9 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 	case OPT_LINK:
 		l->link = lab_link_parse(arg);
 		if (l->link == LAB_LINKS)
-			argp_error(
-				state, "--link %s: there are vhost, virtio-user, memif, veth and udp", arg);
+			argp_error(state,
+				"--link %s: there are vhost, vhost-packed, virtio-user, memif, veth and udp",
+				arg);
 		return 0;
 	case OPT_MODE:
 		l->mode = lab_mode_parse(arg);
@@ -167,8 +167,8 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 		if (l->miniport && (l->mode != LAB_DAEMON || l->link == LAB_UDP))
 			argp_error(state, "--miniport needs --mode daemon, and a link of its own: not udp");
 		if (l->hosts != 2 && l->link <= LAB_MEMIF)
-			argp_error(state, "vhost, virtio-user and memif join two hosts; use --link veth or "
-					  "udp for more");
+			argp_error(state, "vhost, vhost-packed, virtio-user and memif join two hosts; use "
+					  "--link veth or udp for more");
 		return 0;
 	default:
 		return parse_fault(l, key, arg, state);

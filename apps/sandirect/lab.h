@@ -4,7 +4,7 @@
  *
  *   san0   10.77.0.I/24 fd77::I/64   kernel-owned interface of the SAN
  *   lan0   10.78.0.I/24              an ordinary network beside it
- *   the host's SAN port              what programs over the switch use, by one of four links
+ *   the host's SAN port              what programs over the switch use, by one of LAB_LINKS
  *
  * All state is in RUNTIME_DIR/lab: the shape of the lab, each host's configuration, the ports' sockets.
  * Whatever exists can be found by name, so that `down` needs none of it.
@@ -22,7 +22,7 @@
 #define LAB_MAX_NAME  16
 #define LAB_FAULT_LEN 24
 
-enum lab_link { LAB_VHOST, LAB_VIRTIO_USER, LAB_MEMIF, LAB_VETH, LAB_UDP, LAB_LINKS };
+enum lab_link { LAB_VHOST, LAB_VHOST_PACKED, LAB_VIRTIO_USER, LAB_MEMIF, LAB_VETH, LAB_UDP, LAB_LINKS };
 enum lab_mode { LAB_EMBEDDED, LAB_DAEMON, LAB_MODES };
 
 struct lab {

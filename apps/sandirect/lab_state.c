@@ -16,7 +16,8 @@
 #define OWN_VIRTIO "net_virtio_user"
 #endif
 
-static const char *const link_names[LAB_LINKS] = {"vhost", "virtio-user", "memif", "veth", "udp"};
+static const char *const link_names[LAB_LINKS] = {
+	"vhost", "vhost-packed", "virtio-user", "memif", "veth", "udp"};
 static const char *const mode_names[LAB_MODES] = {"embedded", "daemon"};
 
 const char *lab_link_name(enum lab_link link)
@@ -151,10 +152,11 @@ static void write_device(const struct lab *l, unsigned host, FILE *f)
 
 	switch (l->link) {
 	case LAB_VHOST:
+	case LAB_VHOST_PACKED:
 	case LAB_VIRTIO_USER:
 		if (host == 1)
-			fprintf(f, "device = %s0,path=%s/san.sock,server=1,queue_size=1024,queues=%u\n",
-				virtio, l->dir, queues);
+			fprintf(f, "device = %s0,path=%s/san.sock,server=1,queue_size=1024,queues=%u%s\n",
+				virtio, l->dir, queues, l->link == LAB_VHOST_PACKED ? ",packed_vq=1" : "");
 		else
 			fprintf(f, "device = net_vhost0,iface=%s/san.sock,client=1,queues=%u\n", l->dir,
 				queues);

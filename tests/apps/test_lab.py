@@ -18,7 +18,8 @@ from tap import Skip, check, equal, main, say, scenario, until
 SANDIRECT = os.environ.get("E2E_SANDIRECT", "sandirect")
 NAME = f"t{os.getpid()}"
 OWN_VIRTIO = "net_sandirect_virtio" if os.environ.get("E2E_VIRTIO") else "net_virtio_user"
-SAN_PORT = {"vhost": (OWN_VIRTIO, "net_vhost"), "virtio-user": ("net_virtio_user", "net_vhost"), "memif": ("net_memif", "net_memif"),
+SAN_PORT = {"vhost": (OWN_VIRTIO, "net_vhost"), "vhost-packed": (OWN_VIRTIO, "net_vhost"),
+            "virtio-user": ("net_virtio_user", "net_vhost"), "memif": ("net_memif", "net_memif"),
             "veth": ("net_af_packet", "net_af_packet"), "udp": ("udp", "udp")}
 # Sends a line each way over every address that the two hosts share.
 TALK = r"""
@@ -136,6 +137,7 @@ def each_link(link, hosts):
             check(" mtu 1500 " in interface(w, host, "lan0"), "the MTU of lan0")
             if link == "veth":
                 check("UP" in interface(w, host, "sanp0"), "sanp0 is not up")
+            check(host != "h1" or ("packed_vq=1" in w.conf(host)) == (link == "vhost-packed"), f"rings: {w.conf(host)}")
             wanted = SAN_PORT[link][host != "h1"]
             check(f"device = {wanted}" in w.conf(host) and "mtu = 3000" in w.conf(host), f"configuration: {w.conf(host)}")
         w.lab("down")
@@ -145,6 +147,11 @@ def each_link(link, hosts):
 @scenario
 def vhost():
     each_link("vhost", 2)
+
+
+@scenario
+def vhost_packed():
+    each_link("vhost-packed", 2)
 
 
 @scenario

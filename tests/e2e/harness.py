@@ -2,7 +2,8 @@
 """What every end-to-end scenario stands on: a lab of its own, programs on its hosts, and a look at what carried them.
 
 Whatever happens, the programs are killed and the lab is taken down; what a killed run left is removed by the next one.
-E2E_KERNEL=1 runs everything on the kernel's sockets, to try the scenarios themselves.
+E2E_KERNEL=1 runs everything on the kernel's sockets, to try the scenarios themselves. E2E_LINK=LINK runs those that do not need a
+certain link over this one.
 """
 import atexit
 import contextlib
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,6 +25,7 @@ import tap
 from tap import Failure, Skip, check, equal, main, say, scenario
 
 KERNEL_ONLY = bool(os.environ.get("E2E_KERNEL"))
+EVERY_LINK = os.environ.get("E2E_LINK")
 SANDIRECT = os.environ.get("E2E_SANDIRECT", "sandirect")
 SOCKBENCH = os.environ.get("E2E_SOCKBENCH", "sockbench")
 GUEST = os.environ.get("E2E_GUEST", "guest")
@@ -32,6 +35,8 @@ PYTHON = os.path.realpath(sys.executable)
 MIB = 1 << 20
 # Segments that may be counted beside the SAN: nothing of ours, but a stray reset or a probe of the tools.
 STRAY_SEGMENTS = 20
+# How long a host that has said that nobody listens is believed.
+ANSWER_TTL = 1.2
 # A sanitized build, and a machine that others use, are slow.
 SLOW = 5 if SANITIZED else 1
 # Its programs answer late, and are not to be taken for silent ones.
@@ -175,7 +180,10 @@ class Lab:
 
     FAULTS = ("loss", "duplicate", "reorder", "corrupt", "delay", "jitter", "rate")
 
-    def __init__(self, link="vhost", hosts=2, mtu=1500, mode="embedded", miniport=False, cores=None, **faults):
+    def __init__(self, link=None, hosts=2, mtu=1500, mode="embedded", miniport=False, cores=None, **faults):
+        if EVERY_LINK and (link or EVERY_LINK == "udp" and miniport):
+            raise Skip(f"is not for a lab whose link is {EVERY_LINK}")
+        link = link or EVERY_LINK or "vhost"
         self.link, self.mode, self.name = link, mode, f"e2e{os.getpid()}"
         self.options = ["--hosts", str(hosts), "--link", link, "--mtu", str(mtu), "--mode", mode]
         self.options += ["--miniport"] if miniport else []
@@ -265,6 +273,11 @@ class Lab:
     def address(self, host, family=4, net="san"):
         i = int(host[1:])
         return f"fd77::{i:x}" if family == 6 else f"10.{77 if net == 'san' else 78}.0.{i}"
+
+    def forgets(self):
+        """Waits until hosts that have found nobody listening ask again, if nothing else can tell them."""
+        if self.link == "udp":
+            time.sleep(ANSWER_TTL)
 
     def start(self, how, host, argv, options=(), before=(), **popen):
         argv = [str(a) for a in argv]

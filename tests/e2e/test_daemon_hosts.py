@@ -34,8 +34,8 @@ def talk(lab, size):
 
 
 @scenario
-def several_programs_over_vhost():
-    with Lab("vhost", mode="daemon") as lab, lab.no_segments("h1", "h2"):
+def several_programs():
+    with Lab(mode="daemon") as lab, lab.no_segments("h1", "h2"):
         talk(lab, MIB)
 
 
@@ -48,7 +48,7 @@ def several_programs_over_udp():
 @scenario
 def killed_on_the_other_host():
     """A peer's end is noticed, whichever it is, and new connections are made at once."""
-    with Lab("vhost", mode="daemon") as lab:
+    with Lab(mode="daemon") as lab:
         for i in range(3):
             server = lab.peer("h1", "serve", lab.address("h1"), PORT + i).until_listening(PORT + i, san=False)
             client = lab.peer("h2", "ask", lab.address("h1"), PORT + i, "--hold", "--bytes", 100000, stdin=subprocess.PIPE)
@@ -74,7 +74,7 @@ def a_killed_daemon_is_no_end_of_file():
               "except OSError as e:\n  print(e.errno)"
     send = "import socket, sys\ns = socket.create_server((sys.argv[1], int(sys.argv[2])))\nc = s.accept()[0]\n" \
            "c.sendall(b'x' * 1000)\nsys.stdin.read()"
-    with Lab("vhost", mode="daemon") as lab:
+    with Lab(mode="daemon") as lab:
         for i in range(3):
             server = lab.run("h1", PYTHON, "-c", send, lab.address("h1"), PORT + i, stdin=subprocess.PIPE)
             server.until_listening(PORT + i, san=False)
@@ -116,7 +116,7 @@ def closed_here_and_open_there():
 @scenario
 def refused_again_and_again():
     """What is known of a host already is told as fast as what has to be asked for."""
-    with Lab("vhost", mode="daemon") as lab:
+    with Lab(mode="daemon") as lab:
         tries = "import socket, sys, time\nfor _ in range(6):\n  s, t = socket.socket(), time.time()\n" \
                 "  e = s.connect_ex((sys.argv[1], int(sys.argv[2])))\n  print(e, time.time() - t, flush=True)\nsys.stdin.read()"
         client = lab.run("h1", PYTHON, "-c", tries, lab.address("h2"), PORT, stdin=subprocess.PIPE)
@@ -125,8 +125,9 @@ def refused_again_and_again():
         check(all(e == "111" and float(t) < 0.5 * SLOW for e, t in answers), f"{answers}")
         if not KERNEL_ONLY:
             equal(lab.stat(client)["by_reason"], {"PEER_NO_LISTENER": 6}, "why they went over TCP")
-        # Somebody listens now, which is announced.
+        # Somebody listens now, which is announced where there is a broadcast.
         lab.peer("h2", "serve", lab.address("h2"), PORT).until_listening(PORT, san=False)
+        lab.forgets()
         lab.until_san(lab.peer("h1", "ask", lab.address("h2"), PORT, "--hold", stdin=subprocess.PIPE))
 
 
@@ -194,7 +195,7 @@ def pings(lab, count=5):
 def kernel_shares_the_port():
     """Ping and kernel TCP go by the SAN's wire, also while the SAN is busy, and again when the daemon is."""
     need("ping")
-    with Lab("vhost", mode="daemon", miniport=True) as lab:
+    with Lab(mode="daemon", miniport=True) as lab:
         until(lambda: pings(lab, 1) == 1, 10, "the first ping is answered")
         server = lab.peer("h2", "serve", lab.address("h2"), PORT).until_listening(PORT, san=False)
         beside = lab.peer("h2", "serve", lab.address("h2"), PORT + 1, how="exec").until_listening(PORT + 1, san=False)

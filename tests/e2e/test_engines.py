@@ -6,7 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from harness import KERNEL_ONLY, PYTHON, SANDIRECT, Lab, Skip, check, equal, main, need, say, scenario, until
+from harness import EVERY_LINK, KERNEL_ONLY, PYTHON, SANDIRECT, Lab, Skip, check, equal, main, need, say, scenario, until
 
 PORT = 7700
 MIB = 1 << 20
@@ -16,7 +16,7 @@ CHECKED = str(Path(__file__).with_name("checked.py"))
 class Engines(Lab):
     """Daemons that tell how many connections each of their engines has."""
 
-    def __init__(self, link, cores, **more):
+    def __init__(self, link=None, cores="", **more):
         if KERNEL_ONLY:
             raise Skip("there is no daemon")
         super().__init__(link, mode="daemon", cores=cores, **more)
@@ -48,28 +48,30 @@ def talk(lab, times, size):
 
 
 @scenario
-def bytes_over_vhost():
-    with Engines("vhost", "0,1") as lab, lab.no_segments("h1", "h2"):
+def bytes_are_handed_over():
+    with Engines(cores="0,1") as lab, lab.no_segments("h1", "h2"):
         talk(lab, 20, MIB)
         for host in ("h1", "h2"):
             until(lambda h=host: lab.counts(h)[0] == [0, 0], 15, f"the connections of {host} are gone")
             check(lab.counts(host)[1] > 100, "hardly a frame was handed over")
+        queues = 1 if EVERY_LINK in ("virtio-user", "memif", "veth", "udp") else 2
         r = subprocess.run([SANDIRECT, "ports", "--json", "--interval", "10ms"], capture_output=True, text=True, check=True)
         ports = json.loads(r.stdout)["ports"]
-        equal([(p["program"], p["queues"], p["link"]) for p in ports], [("sandirectd", 2, "up")] * 2, "the daemons' ports")
+        equal([(p["program"], p["queues"], p["link"]) for p in ports], [("sandirectd", queues, "up")] * 2, "the daemons' ports")
         for p in ports:
-            check(p["rx_frames"] > 1000 and p["rx_frames"] > p["rx_handed"] > 100 and p["tx_frames"] > 1000, p)
+            check(p["rx_frames"] > 1000 and p["tx_frames"] > 1000, p)
+            check(p["rx_frames"] > p["rx_handed"] > 100, p)
 
 
 @scenario
 def bytes_over_a_bad_wire():
-    with Engines("udp", "0,1", loss="1%", reorder="2%", duplicate="1%", corrupt="0.1%") as lab:
+    with Engines("udp", cores="0,1", loss="1%", reorder="2%", duplicate="1%", corrupt="0.1%") as lab:
         talk(lab, 10, MIB // 4)
 
 
 @scenario
 def more_engines_than_cores():
-    with Engines("udp", "0,1,700-708") as lab:
+    with Engines("udp", cores="0,1,700-708") as lab:
         check("cannot run on core 700" in lab.daemons["h1"].errors(), lab.daemons["h1"].errors())
         talk(lab, 22, MIB // 16)
 
@@ -78,7 +80,7 @@ def more_engines_than_cores():
 def they_share_the_connections():
     """Those that programs make in turn, those that come by chance."""
     total = 1000
-    with Engines("udp", "0,1") as lab:
+    with Engines("udp", cores="0,1") as lab:
         lab.peer("h1", "serve", lab.address("h1"), PORT).until_listening(PORT, san=False)
         p = lab.peer("h2", "ask", lab.address("h1"), PORT, "--hold", "--times", total, "--bytes", 2000, stdin=subprocess.PIPE)
         p.until_line("holding", 60)
@@ -99,7 +101,7 @@ def they_share_the_connections():
 @scenario
 def the_kernel_beside_them():
     need("ping")
-    with Engines("vhost", "0,1", miniport=True) as lab:
+    with Engines(cores="0,1", miniport=True) as lab:
         def answered():
             p = lab.exec("h1", "ping", "-c", 5, "-i", 0.1, "-W", 2, lab.address("h2"))
             p.wait(20, status=None)
@@ -120,7 +122,7 @@ def the_kernel_beside_them():
 @scenario
 def ends_are_noticed():
     """Whichever engine has the connection: of the program, of the other daemon, of this one."""
-    with Engines("vhost", "0,1") as lab:
+    with Engines(cores="0,1") as lab:
         server = lab.peer("h1", "serve", lab.address("h1"), PORT).until_listening(PORT, san=False)
         p = lab.peer("h2", "ask", lab.address("h1"), PORT, "--hold", "--times", 8, "--bytes", 2000, stdin=subprocess.PIPE)
         p.until_line("holding")
@@ -129,6 +131,7 @@ def ends_are_noticed():
         p = lab.run("h2", PYTHON, CHECKED, "hold", PORT + 1, 5, 8, lab.address("h1"), stdin=subprocess.PIPE)
         p.wait(10, status=None)  # nobody listens there
         lab.run("h1", PYTHON, CHECKED, "serve", PORT + 1, lab.address("h1")).until_listening(PORT + 1, san=False)
+        lab.forgets()
         p = lab.run("h2", PYTHON, CHECKED, "hold", PORT + 1, 30, 8, lab.address("h1"), stdin=subprocess.PIPE)
         p.until_line("holding")
         lab.until_san(p, 8)

@@ -57,7 +57,7 @@ def until_link(lab, p):
     until(lambda: KERNEL_ONLY or " up " in lab.stat(p)["engine"], 3, f"the link of {p} is up again")
 
 
-def alternately(link, direction, helper):
+def alternately(direction, helper=False, link=None):
     """Five times each: one side dies and starts again at once, the other goes on with a new connection."""
     other = {"send": "recv", "recv": "send", "epoll": "send"}[direction]
     helpers = []
@@ -92,31 +92,31 @@ def alternately(link, direction, helper):
 
 @scenario
 def server_receives():
-    alternately("vhost", "recv", False)
+    alternately("recv")
 
 
 @scenario
 def server_sends():
-    alternately("vhost", "send", False)
+    alternately("send")
 
 
 @scenario
 def server_waits_in_epoll():
-    alternately("vhost", "epoll", False)
+    alternately("epoll")
 
 
 @scenario
 def with_helpers_that_live_on():
     """Both sides have forked and executed a program, which has their descriptors."""
-    alternately("vhost", "recv", True)
+    alternately("recv", helper=True)
 
 
 @scenario
 def over_udp():
-    alternately("udp", "recv", False)
+    alternately("recv", link="udp")
 
 
-def idle(link, victim_is_server):
+def idle(link=None):
     """No byte moves: the survivor finds out by keepalive, or by the link."""
     with Lab(link) as lab:
         server = lab.peer("h1", "serve", lab.address("h1"), PORT).until_listening(PORT)
@@ -124,21 +124,20 @@ def idle(link, victim_is_server):
         client.until_line("holding")
         lab.until_san(client)
         start = time.monotonic()
-        victim, survivor = (server, client) if victim_is_server else (client, server)
-        victim.kill()
+        client.kill()
         if not KERNEL_ONLY:
-            until(lambda: not lab.connections(survivor, path="SAN"), DEAD_AFTER_DEFAULT + 3, "the end of an idle connection")
+            until(lambda: not lab.connections(server, path="SAN"), DEAD_AFTER_DEFAULT + 3, "the end of an idle connection")
         say(f"gone after {time.monotonic() - start:.1f} s")
 
 
 @scenario
 def idle_server_is_told():
-    idle("vhost", False)
+    idle()
 
 
 @scenario
 def idle_server_is_told_over_udp():
-    idle("udp", False)
+    idle("udp")
 
 
 main()

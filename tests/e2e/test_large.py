@@ -30,7 +30,7 @@ def undisturbed(**lab_options):
 
 
 @scenario
-def vhost():
+def whole():
     undisturbed()
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from harness import (KERNEL_ONLY, SANITIZED, Lab, Skip, check, equal, main, need, say, scenario, until)
+from harness import (EVERY_LINK, KERNEL_ONLY, SANITIZED, Lab, Skip, check, equal, main, need, say, scenario, until)
 
 PORT = 6379
 CLIENTS = 20
@@ -29,7 +29,7 @@ def subscriber_seen(lab, address, server, config=None):
 
 def benchmark(lab, address, config=None, requests=None):
     if requests is None:
-        requests = 100000 if SANITIZED else 1000000
+        requests = 100000 if SANITIZED or EVERY_LINK else 1000000
     client = lab.run("h2", "redis-benchmark", "-h", address, "-p", PORT, "-t", "get,set", "-n", requests, "-c", CLIENTS,
                      "--csv", config=config)
     client.wait(240)
@@ -42,7 +42,7 @@ def benchmark(lab, address, config=None, requests=None):
     say(f"{lab.link}: " + ", ".join(f"{k} {v:.0f}/s" for k, v in rates.items()))
 
 
-def redis(link, family=4, mtu=1500, lines=(), requests=None):
+def redis(link=None, family=4, mtu=1500, lines=(), requests=None):
     need("redis-server", "redis-benchmark", "redis-cli")
     with Lab(link, mtu=mtu) as lab:
         address = lab.address("h1", family)
@@ -75,29 +75,29 @@ def hugepages(count):
 
 
 @scenario
-def vhost():
-    redis("vhost")
+def stock_redis():
+    redis()
 
 
 @scenario
-def vhost_hugepages_on():
+def hugepages_on():
     with hugepages(256):
-        redis("vhost", lines=["hugepages = on"])
+        redis(lines=["hugepages = on"])
 
 
 @scenario
-def vhost_hugepages_off():
-    redis("vhost", lines=["hugepages = off"])
+def hugepages_off():
+    redis(lines=["hugepages = off"])
 
 
 @scenario
-def vhost_ipv6():
-    redis("vhost", family=6)
+def ipv6():
+    redis(family=6)
 
 
 @scenario
-def vhost_mtu_9000():
-    redis("vhost", mtu=9000)
+def mtu_9000():
+    redis(mtu=9000)
 
 
 @scenario

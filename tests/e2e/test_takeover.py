@@ -167,7 +167,7 @@ def lab_take_over(lab, host):
     return silence(p.errors())
 
 
-def between_hosts(link, **more):
+def between_hosts(link=None, **more):
     needs_daemon()
     with Lab(link, mode="daemon", **more) as lab:
         address = lab.address("h1")
@@ -175,7 +175,7 @@ def between_hosts(link, **more):
         p = lab.run("h2", PYTHON, CHECKED, "hold", PORT, SECONDS, 8, address, stdin=subprocess.PIPE)
         held(p)
         lab.until_san(p)
-        often(p, f"two hosts, {link}", lambda i: lab_take_over(lab, ("h1", "h2")[i % 2]))
+        often(p, f"two hosts, {lab.link}", lambda i: lab_take_over(lab, ("h1", "h2")[i % 2]))
         tell(p, "end", "rounds")
 
 
@@ -218,18 +218,18 @@ def hosts_over_udp():
 
 
 @scenario
-def hosts_over_vhost():
-    between_hosts("vhost")
+def hosts():
+    between_hosts()
 
 
 @scenario
-def hosts_with_several_engines():
+def hosts_with_several_engines_over_udp():
     between_hosts("udp", cores="0,1")
 
 
 @scenario
-def hosts_with_several_engines_over_vhost():
-    between_hosts("vhost", cores="0,1", miniport=True)
+def hosts_with_several_engines():
+    between_hosts(cores="0,1", miniport=True)
 
 
 @scenario
@@ -276,7 +276,7 @@ def what_one_has_spoilt_keeps_nobody_else():
 @scenario
 def hosts_that_share_the_port_with_the_kernel():
     need("ping")
-    between_hosts("vhost", miniport=True)
+    between_hosts(miniport=True)
 
 
 main()
