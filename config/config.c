@@ -70,6 +70,8 @@ static const struct key transport_keys[] = {
 static const struct key port_keys[] = {
 	{"netdev", TEXT, IN(cfg_port, netdev), 0, 0, "the name of a network interface", "san0"},
 	{"device", TEXT, IN(cfg_port, device), 0, 0, "udp or a DPDK device", "0000:03:00.1"},
+	{"standby", TEXT, IN(cfg_port, standby), 0, 0, "a second DPDK device on the same network",
+		"0000:04:00.1"},
 	{"miniport", BOOL, IN(cfg_port, miniport), 0, 0, "on or off", "off"},
 	{"mtu", MTU, IN(cfg_port, mtu), 576, 9600, "a whole number from 576 to 9600", "1500"},
 	{"mac", MAC, IN(cfg_port, mac), 0, 0, "a unicast Ethernet address", "02:00:00:00:00:01"},
@@ -389,6 +391,11 @@ static int check_whole(struct parser *p)
 				c->ports[i].name);
 		if (!c->ports[i].device[0])
 			return complain(p, "[port %s] has an empty device; write for instance: device = udp",
+				c->ports[i].name);
+		if (c->ports[i].standby[0] &&
+			(!strcmp(c->ports[i].device, "udp") || !strcmp(c->ports[i].standby, "udp")))
+			return complain(p,
+				"[port %s] has a standby; that and its device must be DPDK devices",
 				c->ports[i].name);
 	}
 	if (c->ring_min > c->ring_max)

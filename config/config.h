@@ -46,10 +46,11 @@ struct cfg_cores {
 
 struct cfg_port {
 	char name[32];
-	char netdev[32];  /* the kernel interface whose addresses and routes this port serves */
-	char device[256]; /* "udp" or a DPDK device */
-	bool miniport;	  /* netdev is made by who has the port, for the kernel to share it */
-	uint16_t mtu;	  /* 0: the netdev's */
+	char netdev[32];   /* the kernel interface whose addresses and routes this port serves */
+	char device[256];  /* "udp" or a DPDK device */
+	char standby[256]; /* a second one on the same network, or empty */
+	bool miniport;	   /* netdev is made by who has the port, for the kernel to share it */
+	uint16_t mtu;	   /* 0: the netdev's */
 	uint8_t mac[6];
 	char hugepages[8]; /* auto, on, off */
 	char eal_args[256];

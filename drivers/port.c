@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/mac.h"
 #include "drivers/fault.h"
 
 #define BACKEND "libsandirect-dpdk.so"
@@ -170,29 +171,96 @@ int port_prepare(const struct port_config *cfg, char *err, size_t err_len)
 	if (e || is_udp(&full))
 		return e;
 	e = need_backend(err, err_len);
-	return e ? e : backend_prepare(&full, err, err_len);
+	if (!e)
+		e = backend_prepare(&full, err, err_len);
+	if (!e && full.standby) {
+		full.device = full.standby;
+		e = backend_prepare(&full, err, err_len);
+	}
+	return e;
 }
 
-int port_open(const struct port_config *cfg, struct port **out, char *err, size_t err_len)
+/* A device, and the faults that it is to have. */
+static int open_one(const struct port_config *cfg, struct port **out, char *err, size_t err_len)
 {
-	struct port_config full;
+	struct port_config c = *cfg;
 	struct port *inner;
-	int e = complete(cfg, &full, err, err_len);
+	int e;
 
-	if (!e && port_faults_any(&full.faults))
-		full.queues = 1; /* the injector has but one */
-	if (!e)
-		e = open_device(&full, &inner, err, err_len);
+	if (port_faults_any(&c.faults))
+		c.queues = 1; /* the injector has but one */
+	e = open_device(&c, &inner, err, err_len);
 	if (e)
 		return e;
-	if (!port_faults_any(&full.faults)) {
+	if (!port_faults_any(&c.faults)) {
 		*out = inner;
 		return 0;
 	}
-	e = port_fault_open(inner, &full.faults, out);
+	e = port_fault_open(inner, &c.faults, out);
 	if (e) {
 		snprintf(err, err_len, "no fault injection: %s", strerror(-e));
 		port_close(inner);
 	}
 	return e;
+}
+
+/* --- two devices for one port --- */
+
+static int open_late(void *ctx, unsigned index, const struct port_config *cfg, struct port **out, char *err,
+	size_t err_len)
+{
+	return open_one(cfg, out, err, err_len);
+}
+
+/* The device, which has the other one's address; or if that is there, a port that waits for this one. */
+static int open_member(
+	struct port_config *c, struct port *other, struct port **out, char *err, size_t err_len)
+{
+	struct port_info info;
+	int e;
+
+	if (other && sd_mac_is_none(c->mac)) {
+		other->ops->info(other, &info);
+		memcpy(c->mac, info.mac, sizeof c->mac);
+	}
+	e = open_one(c, out, err, err_len);
+	if (!e || !other)
+		return e;
+	sd_warn("SAN port %s: %s; it is tried again every second", c->name, err);
+	return port_late_open(c, open_late, NULL, 0, out);
+}
+
+static int open_both(const struct port_config *cfg, struct port **out, char *err, size_t err_len)
+{
+	struct port_config c[2] = {*cfg, *cfg};
+	struct port *members[2] = {NULL, NULL};
+	int e;
+
+	c[1].device = cfg->standby;
+	c[0].standby = c[1].standby = NULL;
+	c[0].queues = c[1].queues = 1;
+	c[0].ext_tx = c[1].ext_tx = false;
+	e = open_member(&c[0], NULL, &members[0], err, err_len);
+	if (e)
+		members[0] = NULL;
+	e = open_member(&c[1], members[0], &members[1], err, err_len);
+	if (!e && !members[0])
+		e = open_member(&c[0], members[1], &members[0], err, err_len);
+	if (!e)
+		e = port_bond_open(members[0], members[1], out);
+	for (unsigned i = 0; e && i < 2; i++) {
+		if (members[i])
+			port_close(members[i]);
+	}
+	return e;
+}
+
+int port_open(const struct port_config *cfg, struct port **out, char *err, size_t err_len)
+{
+	struct port_config full;
+	int e = complete(cfg, &full, err, err_len);
+
+	if (e)
+		return e;
+	return full.standby ? open_both(&full, out, err, err_len) : open_one(&full, out, err, err_len);
 }

@@ -144,10 +144,11 @@ struct port_config {
 	const char *name; /* for messages */
 	const char
 		*device; /* "udp", or a DPDK device: "0000:03:00.1", "net_virtio_user0,path=...,server=1" */
-	uint16_t mtu;	 /* IP MTU; 0: 1500 */
-	uint8_t mac[6];	 /* all zero: the device's own */
-	struct sd_addr udp_bind;		 /* device "udp": the local address (port 0: TP's port) */
-	struct sd_addr udp_bind_too;		 /* another one, of the other family; family 0: none */
+	const char *standby;	     /* another one on the same network, or NULL (port_bond_open) */
+	uint16_t mtu;		     /* IP MTU; 0: 1500 */
+	uint8_t mac[6];		     /* all zero: the device's own */
+	struct sd_addr udp_bind;     /* device "udp": the local address (port 0: TP's port) */
+	struct sd_addr udp_bind_too; /* another one, of the other family; family 0: none */
 	unsigned rx_descriptors, tx_descriptors; /* 0: the driver's choice */
 	const char *hugepages;			 /* "auto", "on", "off" */
 	unsigned queues;      /* pairs of a receive and a transmit queue that are wanted, or one; 0: one */
@@ -158,7 +159,8 @@ struct port_config {
 			     opened */
 };
 
-/* Opens what cfg->device names: "udp" here, all else through the DPDK backend when it was built in. The error
+/* Opens what cfg->device names: "udp" here, all else through the DPDK backend when it was built in. With a
+ * standby one of the two is enough, and cfg's strings stay the caller's until the port is closed. The error
  * is -ENODEV (no such device), -EBUSY (another process has it), -ENOTSUP (no DPDK in this build), -EPERM,
  * -ENOMEM, -EINVAL; err gets one line that says what to do. */
 int port_open(const struct port_config *cfg, struct port **out, char *err, size_t err_len);
@@ -178,6 +180,10 @@ typedef int port_opener(void *ctx, unsigned index, const struct port_config *cfg
  * -ENOMEM. */
 int port_late_open(
 	const struct port_config *cfg, port_opener *open, void *ctx, unsigned index, struct port **out);
+/* Two ports of one network as one, with the first one's address: what goes by the one goes on by the other
+ * when its link goes down or nothing is heard by it. They are its own then. One pair of queues, and no
+ * PORT_CAP_EXT_TX. -ENOMEM, -EMFILE: they stay the caller's. */
+int port_bond_open(struct port *first, struct port *second, struct port **out);
 /* For the backends in this library. */
 void port_guard_fd(int fd, bool own);
 static inline void port_close(struct port *p)

@@ -251,8 +251,6 @@ void engine_poll_links(struct engine *e, uint64_t now)
 {
 	for (unsigned i = 0; i < e->n_ports; i++) {
 		struct engine_port *p = &e->ports[i];
-		bool was_up = p->info.link_up;
-
 		if (!p->port->ops->link_poll(p->port))
 			continue;
 		p->port->ops->info(p->port, &p->info);
@@ -260,7 +258,8 @@ void engine_poll_links(struct engine *e, uint64_t now)
 			miniport_set_link(p->kernel, p->info.link_up || !(p->info.caps & PORT_CAP_LINK));
 			miniport_set_caps(p->kernel, p->info.caps);
 		}
-		if (p->info.link_up && !was_up)
+		/* Also when it goes on by other ways: those between learn of it. */
+		if (p->info.link_up)
 			engine_announce(e);
 	}
 	engine_flush(e, now);

@@ -431,6 +431,7 @@ static void free_port_config(struct pv_ether_port *p)
 	free((char *)p->lock_dir);
 	free((char *)p->port.name);
 	free((char *)p->port.device);
+	free((char *)p->port.standby);
 	free((char *)p->port.hugepages);
 	free((char *)p->port.eal_args);
 }
@@ -505,9 +506,10 @@ int pv_ether_open(const struct pv_ether_config *cfg, pv_ready_fn *ready, struct 
 		x->ports[i].lock_dir = copy(cfg->ports[i].lock_dir);
 		x->ports[i].port.name = copy(cfg->ports[i].port.name);
 		x->ports[i].port.device = copy(cfg->ports[i].port.device);
+		x->ports[i].port.standby = copy(cfg->ports[i].port.standby);
 		x->ports[i].port.hugepages = copy(cfg->ports[i].port.hugepages);
 		x->ports[i].port.eal_args = copy(cfg->ports[i].port.eal_args);
-		x->locks[i] = -1;
+		x->locks[i][0] = x->locks[i][1] = -1;
 	}
 	*out = &x->pv;
 	return 0;

@@ -118,30 +118,46 @@ static void keep_mac(const char *netdev, struct port_config *c)
 		close(fd);
 }
 
-/* The device is one process's; "udp" is as many as there are interfaces. */
-static int lock_port(struct ether *x, unsigned i, char *err, size_t err_len)
+/* A device is one process's. */
+static int lock_device(struct ether *x, unsigned i, const char *device, int *lock, char *err, size_t err_len)
 {
-	const struct pv_ether_port *p = &x->ports[i];
-	char udp[64];
-
-	if (!p->lock_dir)
-		return 0;
-	snprintf(udp, sizeof udp, "udp of %s", p->netdev);
-	x->locks[i] = portlock_take(p->lock_dir, strcmp(p->port.device, "udp") ? p->port.device : udp);
-	if (x->locks[i] == -EBUSY) {
+	*lock = portlock_take(x->ports[i].lock_dir, device);
+	if (*lock == -EBUSY) {
 		snprintf(err, err_len, "another process has it; give this one a port of its own");
 		return -EBUSY;
 	}
-	pv_domain_guard_fd(x->pv.domain, x->locks[i], PV_GUARD_OWN);
+	pv_domain_guard_fd(x->pv.domain, *lock, PV_GUARD_OWN);
 	return 0;
 }
 
 static void unlock_port(struct ether *x, unsigned i)
 {
-	if (x->locks[i] >= 0)
-		pv_domain_guard_fd(x->pv.domain, x->locks[i], PV_GUARD_NONE);
-	portlock_release(x->locks[i]);
-	x->locks[i] = -1;
+	for (unsigned k = 0; k < 2; k++) {
+		int *lock = &x->locks[i][k];
+
+		if (*lock >= 0)
+			pv_domain_guard_fd(x->pv.domain, *lock, PV_GUARD_NONE);
+		portlock_release(*lock);
+		*lock = -1;
+	}
+}
+
+/* "udp" is as many devices as there are interfaces. */
+static int lock_port(struct ether *x, unsigned i, char *err, size_t err_len)
+{
+	const struct port_config *c = &x->ports[i].port;
+	char udp[64];
+	int r;
+
+	if (!x->ports[i].lock_dir)
+		return 0;
+	snprintf(udp, sizeof udp, "udp of %s", x->ports[i].netdev);
+	r = lock_device(x, i, strcmp(c->device, "udp") ? c->device : udp, &x->locks[i][0], err, err_len);
+	if (!r && c->standby)
+		r = lock_device(x, i, c->standby, &x->locks[i][1], err, err_len);
+	if (r)
+		unlock_port(x, i);
+	return r;
 }
 
 /* A port_opener: port i's device, if there is the kernel's interface that it stands for and nobody has it. */

@@ -22,11 +22,11 @@ struct ether {
 	bool started;
 	enum sd_reason failed; /* why the last start failed */
 	uint64_t retry_at;
-	uint64_t poll_links_at;	     /* UINT64_MAX: not before the next housekeeping */
-	uint64_t link_expected;	     /* until then a connect waits for the link */
-	int locks[ENGINE_MAX_PORTS]; /* lock files, or -1 */
-	int wait_set;		     /* epoll set over the ports' descriptors when there are several, or -1 */
-	struct list listeners;	     /* ether_ep.node */
+	uint64_t poll_links_at;		/* UINT64_MAX: not before the next housekeeping */
+	uint64_t link_expected;		/* until then a connect waits for the link */
+	int locks[ENGINE_MAX_PORTS][2]; /* lock files, or -1: of the device and of its standby */
+	int wait_set;	       /* epoll set over the ports' descriptors when there are several, or -1 */
+	struct list listeners; /* ether_ep.node */
 	struct ether_restored *restored; /* connections whose endpoints have not been restored yet */
 	unsigned n_restored;
 	struct list unasked; /* restored, ether_ep.wait.node: their question is still to be asked */

@@ -43,6 +43,7 @@ int sw_ports_open_for(const struct cfg *cfg, struct pv_ether_crew *crew, unsigne
 			.port = {.size = sizeof(struct port_config),
 				.name = c->name,
 				.device = c->device,
+				.standby = c->standby[0] ? c->standby : NULL,
 				.mtu = c->mtu,
 				.rx_descriptors = c->rx_descriptors,
 				.tx_descriptors = c->tx_descriptors,

@@ -36,20 +36,24 @@ static bool is_pci(const char *device)
 	       (isxdigit((unsigned char)*device) && sscanf(device, "%x:%x.%x", &a, &b, &c) == 3);
 }
 
-static void check_pci(struct check_report *r, const struct cfg_port *p)
+static void check_device(struct check_report *r, const struct cfg_port *p, const char *device)
 {
-	int len = (int)strcspn(p->device, ",");
+	int len = (int)strcspn(device, ",");
 	struct pcidev d;
 	char name[32];
 
-	snprintf(name, sizeof name, "%.*s", len, p->device);
+	if (!is_pci(device)) {
+		check_add(r, CHECK_OK, "device", NULL, "%.160s of [port %s]", device, p->name);
+		return;
+	}
+	snprintf(name, sizeof name, "%.*s", len, device);
 	if (pcidev_find(name, &d) || !*d.driver)
 		check_add(r, CHECK_MISSING, "device",
 			"`sandirect ports` lists NICs; `sandirect ports bind` gives this one to vfio-pci",
-			"%.*s of [port %s] has no driver or does not exist", len, p->device, p->name);
+			"%.*s of [port %s] has no driver or does not exist", len, device, p->name);
 	else
-		check_add(r, CHECK_OK, "device", NULL, "%.*s of [port %s], driver %s", len, p->device,
-			p->name, d.driver);
+		check_add(r, CHECK_OK, "device", NULL, "%.*s of [port %s], driver %s", len, device, p->name,
+			d.driver);
 }
 
 void check_ports(struct check_report *r, const struct cfg *cfg)
@@ -61,11 +65,9 @@ void check_ports(struct check_report *r, const struct cfg *cfg)
 			"none is configured: every connection will take TCP (NO_PORT)");
 	for (unsigned i = 0; i < cfg->n_ports; i++) {
 		check_netdev(r, &cfg->ports[i]);
-		if (is_pci(cfg->ports[i].device))
-			check_pci(r, &cfg->ports[i]);
-		else
-			check_add(r, CHECK_OK, "device", NULL, "%.160s of [port %s]", cfg->ports[i].device,
-				cfg->ports[i].name);
+		check_device(r, &cfg->ports[i], cfg->ports[i].device);
+		if (cfg->ports[i].standby[0])
+			check_device(r, &cfg->ports[i], cfg->ports[i].standby);
 	}
 }
 

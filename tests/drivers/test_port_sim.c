@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The port contract over the simulated wire, over the fault injector with nothing but delay to inject, and as
- * one of several users. */
+/* The port contract over the simulated wire, over the fault injector with nothing but delay to inject, over
+ * two wires as one, and as one of several users. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -16,7 +16,7 @@
 
 struct sim_link {
 	struct contract_link base;
-	bool faulty;
+	bool faulty, bonded;
 	int user; /* of a shared port, which is under test; -1: it is not shared */
 	struct port *far, *users[USERS];
 	pthread_t thread, pump;
@@ -64,6 +64,17 @@ static int share(struct sim_link *l, struct port **port)
 	return l->user ? -pthread_create(&l->pump, NULL, pump, l) : 0;
 }
 
+/* With another wire, at both ends. */
+static int bond(struct sim_link *l, struct port **port)
+{
+	struct port *near, *far;
+	int e = port_sim_open_pair(NULL, l->base.mtu, NULL, &near, &far);
+
+	if (!e)
+		e = port_bond_open(*port, near, port);
+	return e ? e : port_bond_open(l->far, far, &l->far);
+}
+
 static int open_link(struct contract_link *base, struct port **out)
 {
 	static const struct port_faults delay = {.delay_ns = 50 * SD_US, .seed = 1};
@@ -74,6 +85,8 @@ static int open_link(struct contract_link *base, struct port **out)
 		e = port_fault_open(*out, &delay, out);
 	if (!e && l->faulty)
 		e = port_fault_open(l->far, &delay, &l->far);
+	if (!e && l->bonded)
+		e = bond(l, out);
 	if (e)
 		return e;
 	l->stop = false;
@@ -105,7 +118,12 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		l.base.mtu = (uint16_t)atoi(argv[1]);
 	l.faulty = argc > 2 && !strcmp(argv[2], "faulty");
+	l.bonded = argc > 2 && !strcmp(argv[2], "bonded");
 	if (argc > 2 && !strncmp(argv[2], "user", 4))
 		l.user = atoi(argv[2] + 4);
-	return port_contract_run(l.faulty ? "port_fault" : l.user >= 0 ? "port_share" : "port_sim", &l.base);
+	return port_contract_run(l.faulty      ? "port_fault"
+				 : l.bonded    ? "port_bond"
+				 : l.user >= 0 ? "port_share"
+					       : "port_sim",
+		&l.base);
 }

@@ -82,10 +82,10 @@ def run(program):
     return f"{os.environ['QEMU_SANDIRECT']} run -- {program}"
 
 
-def configure(machine, nic, address, general=""):
-    """general: further lines of the [global] section."""
+def configure(machine, nic, address, general="", port=""):
+    """general, port: further lines of these sections."""
     text = CONFIG.replace("[global]", "[global]\n" + general) % nic
-    machine.run(f"cat > /etc/sandirect.conf <<'END'\n{text}hugepages = on\nEND\n"
+    machine.run(f"cat > /etc/sandirect.conf <<'END'\n{text}hugepages = on\n{port}END\n"
                 f"tunctl -t san0 && ip addr add {address}/24 dev san0 && ip link set san0 up")
 
 
