@@ -167,6 +167,8 @@ int port_open(const struct port_config *cfg, struct port **out, char *err, size_
 /* Does what port_open would do first and what takes longest (a DPDK device's EAL), without the device. Errors
  * as port_open's. */
 int port_prepare(const struct port_config *cfg, char *err, size_t err_len);
+/* The NUMA node of the device that this names, which need not be open; -1: unknown, or it has none. */
+int port_numa_node(const char *device);
 /* Who has to know which descriptors of the process are the ports' own: called with own = true for each that
  * appears, with false when it is gone, from port_open, link_poll and close. To be set before the first
  * port_open. */

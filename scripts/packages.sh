@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # Sourced by ./demo and ./test: installs Debian packages that are missing, and says so.
 
-packages_build="gcc libc6-dev xz-utils meson ninja-build pkg-config python3 libdpdk-dev libmnl-dev libjansson-dev
+packages_build="gcc libc6-dev xz-utils meson ninja-build pkg-config python3 libdpdk-dev libmnl-dev libjansson-dev libnuma-dev
 	libcmocka-dev"
 packages_demo="iproute2 redis-server redis-tools procps"
 packages_test="iproute2 redis-server redis-tools procps clang clang-format libclang-rt-14-dev nginx-light curl wget

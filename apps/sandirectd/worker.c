@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/core.h"
 #include "base/log.h"
+#include "node.h"
 #include "provider/registry.h"
 #include "switch/ports.h"
 
@@ -111,19 +112,28 @@ static int open_providers(struct worker *w)
 	return r ? r : bridge_open(&bc, &w->bridge);
 }
 
-/* Where it runs the memory it asks for comes from, too. */
+/* Where it is to run; the memory it asks for comes from there, too. */
 static void pin(const struct worker *w)
 {
+	int node = node_of_ports(w->cfg), core;
 	cpu_set_t set;
 
-	if (w->number >= w->cfg->cores.n)
+	if (w->number >= w->cfg->cores.n) {
+		if (node >= 0)
+			node_join(node); /* if it may not run there, who opens the device says so */
 		return;
+	}
+	core = w->cfg->cores.core[w->number];
 	CPU_ZERO(&set);
-	CPU_SET(w->cfg->cores.core[w->number], &set);
+	CPU_SET(core, &set);
 	if (pthread_setaffinity_np(pthread_self(), sizeof set, &set))
-		sd_warn("engine %u cannot run on core %u, which is not there or not allowed; it runs "
+		sd_warn("engine %u cannot run on core %d, which is not there or not allowed; it runs "
 			"anywhere",
-			w->number, w->cfg->cores.core[w->number]);
+			w->number, core);
+	else if (w->number && node_is_other(node, core)) /* of the first, who opens the device says so */
+		sd_warn("engine %u runs on core %d, and the port's device is on NUMA node %d: every packet "
+			"crosses from there; `lscpu` shows that node's cores",
+			w->number, core, node);
 }
 
 static int open_here(struct worker *w)

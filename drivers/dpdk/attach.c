@@ -3,12 +3,14 @@
  * it. */
 #include <errno.h>
 #include <net/if.h>
+#include <numa.h>
 #include <rte_bus_vdev.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -173,6 +175,37 @@ static int configure(struct eth_port *e, const struct port_config *cfg, const st
 	return r;
 }
 
+/* The device's node, whose memory it reaches best. Without hugepages there is one kind of memory, which comes
+ * from where the thread runs. */
+static int node_of(const struct eth_port *e)
+{
+	return rte_eal_has_hugepages() ? rte_eth_dev_socket_id(e->id) : SOCKET_ID_ANY;
+}
+
+/* May this thread run where the device is? */
+static void check_node(const struct eth_port *e)
+{
+	int node = rte_eth_dev_socket_id(e->id);
+	struct bitmask *cpus;
+	cpu_set_t set;
+	bool may = false;
+
+	if (node < 0 || numa_available() < 0 || numa_num_configured_nodes() < 2 ||
+		sched_getaffinity(0, sizeof set, &set))
+		return;
+	cpus = numa_allocate_cpumask();
+	if (!numa_node_to_cpus(node, cpus)) {
+		for (int cpu = 0; cpu < CPU_SETSIZE && !may; cpu++)
+			may = CPU_ISSET(cpu, &set) && numa_bitmask_isbitset(cpus, (unsigned)cpu);
+		if (!may)
+			sd_warn("port %s: its device is on NUMA node %d, and this thread may not run there: "
+				"every packet crosses between nodes; allow it CPUs of that node (numactl "
+				"--cpunodebind=%d; a daemon's are its cores)",
+				e->name, node, node);
+	}
+	numa_free_cpumask(cpus);
+}
+
 static int create_pool(struct eth_port *e, struct eth_queue *q, unsigned room, unsigned descriptors)
 {
 	static _Atomic unsigned serial;
@@ -180,7 +213,7 @@ static int create_pool(struct eth_port *e, struct eth_queue *q, unsigned room, u
 
 	snprintf(name, sizeof name, "sandirect-%u", serial++);
 	q->pool = rte_pktmbuf_pool_create(name, descriptors + POOL_EXTRA, POOL_CACHE, 0,
-		(uint16_t)(room + RTE_PKTMBUF_HEADROOM), rte_eth_dev_socket_id(e->id));
+		(uint16_t)(room + RTE_PKTMBUF_HEADROOM), e->node);
 	if (!q->pool)
 		return -rte_errno;
 	q->cache = rte_mempool_default_cache(q->pool, rte_get_main_lcore());
@@ -205,8 +238,16 @@ static int create_pools(struct eth_port *e, const char *device, unsigned descrip
 	/* The driver's header is to begin a cache line together with the frame. */
 	e->tx_off = (uint16_t)(RTE_PKTMBUF_HEADROOM + header);
 	e->capacity = room - header;
+	e->node = node_of(e);
 	for (unsigned i = 0; !r && i < e->n_queues; i++)
 		r = create_pool(e, &e->queues[i], room, descriptors);
+	if (r == -ENOMEM && e->node >= 0) {
+		sd_warn("port %s: NUMA node %d, where its device is, has no hugepages left; it takes others",
+			e->name, e->node);
+		e->node = SOCKET_ID_ANY;
+		for (unsigned i = r = 0; !r && i < e->n_queues; i++)
+			r = e->queues[i].pool ? 0 : create_pool(e, &e->queues[i], room, descriptors);
+	}
 	return r;
 }
 
@@ -230,7 +271,7 @@ static int create_pools_or_one(struct eth_port *e, const struct port_config *cfg
 
 static int set_up_queues(struct eth_port *e, uint16_t rx, uint16_t tx)
 {
-	unsigned node = (unsigned)rte_eth_dev_socket_id(e->id);
+	unsigned node = (unsigned)e->node;
 	int r = 0;
 
 	for (uint16_t i = 0; !r && i < e->n_queues; i++) {
@@ -274,6 +315,7 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 	e->packet_fd = manners_packet_socket();
 	e->caps = PORT_CAP_BROADCAST | PORT_CAP_LINK;
 	snprintf(e->driver, sizeof e->driver, "%s", info.driver_name);
+	check_node(e);
 	r = configure(e, cfg, &info);
 	if (r)
 		return fail(r, err, err_len, cfg, "cannot configure");

@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <numa.h>
 #include <pthread.h>
 #include <rte_bus.h>
 #include <rte_eal.h>
@@ -31,6 +32,7 @@
 #include "drivers/dpdk/manners.h"
 
 #define OWN_DRIVER "net_sandirect_virtio"
+#define NODES	   "/sys/devices/system/node"
 
 enum {
 	FD_NEED = 96,	  /* descriptors that EAL and some ports may take */
@@ -137,11 +139,68 @@ static uint64_t address_space_left(void)
 	return lim.rlim_cur > pages ? lim.rlim_cur - pages : 0;
 }
 
-/* Are there free huge pages that we may map? Counting alone does not tell: control groups limit them too. */
+/* The NUMA node that has all CPUs on which this thread may run; -1: they are on several, or there is but one.
+ */
+static int only_node(void)
+{
+	int node = -1;
+	cpu_set_t set;
+
+	if (numa_available() < 0 || numa_num_configured_nodes() < 2 || sched_getaffinity(0, sizeof set, &set))
+		return -1;
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &set))
+			continue;
+		if (node >= 0 && numa_node_of_cpu(cpu) != node)
+			return -1;
+		node = numa_node_of_cpu(cpu);
+	}
+	return node;
+}
+
+/* Free hugepages of this node, in bytes. */
+static uint64_t huge_bytes_of(int node)
+{
+	char path[320];
+	uint64_t bytes = 0;
+	struct dirent *e;
+	DIR *dir;
+
+	snprintf(path, sizeof path, NODES "/node%d/hugepages", node);
+	dir = opendir(path);
+	while (dir && (e = readdir(dir))) {
+		unsigned long kb, count;
+		FILE *f;
+
+		if (sscanf(e->d_name, "hugepages-%lukB", &kb) != 1)
+			continue;
+		snprintf(path, sizeof path, NODES "/node%d/hugepages/hugepages-%lukB/free_hugepages", node,
+			kb);
+		f = fopen(path, "re");
+		if (f && fscanf(f, "%lu", &count) == 1)
+			bytes += (uint64_t)count * kb << 10;
+		if (f)
+			fclose(f);
+	}
+	if (dir)
+		closedir(dir);
+	return bytes;
+}
+
+/*
+ * Are there free huge pages that we may map? Counting alone does not tell: control groups limit them too. EAL
+ * takes its own from the node that the thread runs on, if it runs on one only, and ends the process when
+ * there are none.
+ */
 static bool huge_pages_there(void)
 {
 	size_t bytes = (size_t)HUGE_MIN_MB << 20;
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	int node = only_node();
+	void *p;
+
+	if (node >= 0 && huge_bytes_of(node) < bytes)
+		return false;
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 
 	if (p == MAP_FAILED)
 		return false; /* mapping reserves, so no page is missing later */
@@ -157,10 +216,12 @@ static int choose_memory(const char *want, bool *huge, char *err, size_t err_len
 	*huge = may && left >= HUGE_RESERVE_MB && huge_pages_there();
 	if (!*huge && must) {
 		snprintf(err, err_len,
-			left < HUGE_RESERVE_MB ? "RLIMIT_AS is too small for hugepages (%d MB are reserved): "
-						 "ulimit -v unlimited, or hugepages = off"
-					       : "fewer than %d MB of free hugepages: sysctl "
-						 "vm.nr_hugepages=256, or hugepages = auto",
+			left < HUGE_RESERVE_MB
+				? "RLIMIT_AS is too small for hugepages (%d MB are reserved): "
+				  "ulimit -v unlimited, or hugepages = off"
+				: "fewer than %d MB of free hugepages where this runs: sysctl "
+				  "vm.nr_hugepages=256 (numactl -H shows the nodes of a machine with "
+				  "several), or hugepages = auto",
 			left < HUGE_RESERVE_MB ? HUGE_RESERVE_MB : HUGE_MIN_MB);
 		return -ENOMEM;
 	}

@@ -54,6 +54,7 @@ struct eth_port {
 	uint32_t caps;
 	uint16_t mtu;
 	uint8_t mac[6];
+	int node;		/* NUMA: of its memory; SOCKET_ID_ANY */
 	bool unplugging;	/* the device is wanted back (plug.h) */
 	char missing[256];	/* what has been said of why there is no device */
 	uint64_t attach_at;	/* not before */

@@ -150,6 +150,7 @@ static size_t ring_bytes(uint16_t size, size_t at[3])
 		       sizeof(struct vn_used) + size * sizeof(struct vn_used_elem) + sizeof(uint16_t), 256);
 }
 
+/* On this node; or on any, as a slow ring is better than none. */
 static int reserve(struct vn_queue *q, int node)
 {
 	size_t at[3], bytes = ring_bytes(q->ring_size, at), asides = 0;
@@ -159,6 +160,9 @@ static int reserve(struct vn_queue *q, int node)
 		asides = q->kind == VN_TX ? q->ring_size * sizeof(struct vn_aside) : VN_CTRL_ROOM;
 	snprintf(name, sizeof name, "vn_%u_%u", vn_device_id(q->dev), q->index);
 	q->zone = rte_memzone_reserve_aligned(name, bytes + asides, node, RTE_MEMZONE_IOVA_CONTIG, 4096);
+	if (!q->zone && node != SOCKET_ID_ANY)
+		q->zone = rte_memzone_reserve_aligned(
+			name, bytes + asides, SOCKET_ID_ANY, RTE_MEMZONE_IOVA_CONTIG, 4096);
 	if (!q->zone)
 		return -rte_errno;
 	if (asides)

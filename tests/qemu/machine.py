@@ -36,7 +36,10 @@ def need():
 
 
 class Machine:
-    """A guest with any number of NICs: each of `nics` is a netdev and its device's options. With slots=True they can be unplugged."""
+    """A guest with any number of NICs: each of `nics` is a netdev and its device's options. With slots=True they can be unplugged.
+
+    Its CPUs and memory are those of `nodes` NUMA nodes; NICs in slots are on the last one.
+    """
     started = 0
 
     def __init__(self, name, image, nics=(), cpus=2, memory=1024, nodes=1, netns=None, slots=False):
@@ -69,13 +72,15 @@ class Machine:
         for n in range(nodes):
             a += ["-object", f"memory-backend-memfd,id=mem{n},size={memory // nodes}M,share=on", "-numa",
                   f"node,nodeid={n},memdev=mem{n},cpus={n * cpus // nodes}-{(n + 1) * cpus // nodes - 1}"]
+        if self.slots and nodes > 1:
+            a += ["-device", f"pxb-pcie,id=far,bus_nr=64,numa_node={nodes - 1}"]
         for n, (netdev, options) in enumerate(nics):
             a += netdev_arguments(n, netdev)
             device = {"driver": "virtio-net-pci", "id": f"nic{n}", "netdev": f"net{n}", "mac": f"52:54:00:00:{self.number:02x}:{n:02x}",
                       "disable-legacy": "on", "iommu_platform": True, "ats": True}
             device.update(o.split("=") for o in options.split(",") if o)
             if self.slots:
-                a += ["-device", f"pcie-root-port,id=slot{n},chassis={n + 1}"]
+                a += ["-device", f"pcie-root-port,id=slot{n},chassis={n + 1}" + (",bus=far" if nodes > 1 else "")]
                 device["bus"] = f"slot{n}"
             self.devices.append(device)
             a += ["-device", json.dumps(device)]
