@@ -377,6 +377,20 @@ static int parse_line(struct parser *p, char *s)
 	return parse_setting(p, trim(s), trim(value));
 }
 
+/* The ports' devices and, between them, their standbys. */
+static const char *device_of(const struct cfg *c, unsigned i)
+{
+	return i % 2 ? c->ports[i / 2].standby : c->ports[i / 2].device;
+}
+
+/* "udp" is one for each interface. */
+static bool same_device(const char *a, const char *b)
+{
+	size_t len = strcspn(a, ",");
+
+	return *a && strcmp(a, "udp") && len == strcspn(b, ",") && !memcmp(a, b, len);
+}
+
 /* What can be judged only with all lines read. */
 static int check_whole(struct parser *p)
 {
@@ -397,6 +411,16 @@ static int check_whole(struct parser *p)
 			return complain(p,
 				"[port %s] has a standby; that and its device must be DPDK devices",
 				c->ports[i].name);
+	}
+	for (unsigned i = 0; i < 2 * c->n_ports; i++) {
+		for (unsigned k = 0; k < i; k++) {
+			if (same_device(device_of(c, i), device_of(c, k))) {
+				p->line = c->ports[i / 2].line;
+				return complain(p,
+					"[port %s]: %.100s is named twice; each device has one port",
+					c->ports[i / 2].name, device_of(c, i));
+			}
+		}
 	}
 	if (c->ring_min > c->ring_max)
 		return complain(p, "ring_min is greater than ring_max; raise ring_max in [transport]");

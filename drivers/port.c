@@ -163,20 +163,38 @@ static int open_device(const struct port_config *cfg, struct port **out, char *e
 	return e ? e : backend_open(cfg, out, err, err_len);
 }
 
+static int prepare_one(const struct port_config *cfg, char *err, size_t err_len)
+{
+	int e;
+
+	if (is_udp(cfg))
+		return 0;
+	e = need_backend(err, err_len);
+	return e ? e : backend_prepare(cfg, err, err_len);
+}
+
+/* One is enough. DPDK looks for PCI devices only if it is started for one. */
+static int prepare_both(const struct port_config cfg[2])
+{
+	bool swapped = port_is_pci(cfg[1].device) && !port_is_pci(cfg[0].device);
+	char err[2][256];
+	int e = prepare_one(&cfg[swapped], err[0], sizeof err[0]);
+
+	return prepare_one(&cfg[!swapped], err[1], sizeof err[1]) ? e : 0;
+}
+
 int port_prepare(const struct port_config *cfg, char *err, size_t err_len)
 {
-	struct port_config full;
-	int e = complete(cfg, &full, err, err_len);
+	struct port_config full[2];
+	int e = complete(cfg, &full[0], err, err_len);
 
-	if (e || is_udp(&full))
-		return e;
-	e = need_backend(err, err_len);
-	if (!e)
-		e = backend_prepare(&full, err, err_len);
-	if (!e && full.standby) {
-		full.device = full.standby;
-		e = backend_prepare(&full, err, err_len);
-	}
+	if (e || !full[0].standby)
+		return e ? e : prepare_one(&full[0], err, err_len);
+	full[1] = full[0];
+	full[1].device = full[0].standby;
+	e = prepare_both(full);
+	if (e)
+		snprintf(err, err_len, "neither %s nor %s can be used", full[0].device, full[1].device);
 	return e;
 }
 
@@ -206,16 +224,19 @@ static int open_one(const struct port_config *cfg, struct port **out, char *err,
 
 /* --- two devices for one port --- */
 
-static int open_late(void *ctx, unsigned index, const struct port_config *cfg, struct port **out, char *err,
-	size_t err_len)
-{
-	return open_one(cfg, out, err, err_len);
-}
+struct both {
+	struct port_config cfg[2];
+	struct port *port[2];
+	port_opener *open;
+	void *ctx;
+	unsigned index;
+};
 
-/* The device, which has the other one's address; or if that is there, a port that waits for this one. */
-static int open_member(
-	struct port_config *c, struct port *other, struct port **out, char *err, size_t err_len)
+/* Device i, which has the other one's address; or if that is there, a port that waits for this one. */
+static int open_member(struct both *b, unsigned i, char *err, size_t err_len)
 {
+	struct port_config *c = &b->cfg[i];
+	struct port *other = b->port[!i];
 	struct port_info info;
 	int e;
 
@@ -223,36 +244,47 @@ static int open_member(
 		other->ops->info(other, &info);
 		memcpy(c->mac, info.mac, sizeof c->mac);
 	}
-	e = open_one(c, out, err, err_len);
-	if (!e || !other)
+	e = b->open(b->ctx, b->index + i, c, &b->port[i], err, err_len);
+	if (!e)
+		return 0;
+	b->port[i] = NULL;
+	if (!other)
 		return e;
-	sd_warn("SAN port %s: %s; it is tried again every second", c->name, err);
-	return port_late_open(c, open_late, NULL, 0, out);
+	sd_warn("SAN port %s: %s; it is tried again", c->name, err);
+	return port_late_open(c, b->open, b->ctx, b->index + i, &b->port[i]);
 }
 
-static int open_both(const struct port_config *cfg, struct port **out, char *err, size_t err_len)
+int port_open_both(const struct port_config *cfg, port_opener *open, void *ctx, unsigned index,
+	struct port **out, char *err, size_t err_len)
 {
-	struct port_config c[2] = {*cfg, *cfg};
-	struct port *members[2] = {NULL, NULL};
-	int e;
+	struct both b = {.cfg = {*cfg, *cfg}, .open = open, .ctx = ctx, .index = index};
+	char why[256];
+	int first, e;
 
-	c[1].device = cfg->standby;
-	c[0].standby = c[1].standby = NULL;
-	c[0].queues = c[1].queues = 1;
-	c[0].ext_tx = c[1].ext_tx = false;
-	e = open_member(&c[0], NULL, &members[0], err, err_len);
-	if (e)
-		members[0] = NULL;
-	e = open_member(&c[1], members[0], &members[1], err, err_len);
-	if (!e && !members[0])
-		e = open_member(&c[0], members[1], &members[0], err, err_len);
+	b.cfg[1].device = cfg->standby;
+	for (unsigned i = 0; i < 2; i++) {
+		b.cfg[i].standby = NULL;
+		b.cfg[i].queues = 1;
+		b.cfg[i].ext_tx = false;
+		b.cfg[i].needs_mac = true;
+	}
+	prepare_both(b.cfg);
+	e = first = open_member(&b, 0, err, err_len);
+	if (!first || !open_member(&b, 1, why, sizeof why))
+		e = open_member(&b, !first, err, err_len);
 	if (!e)
-		e = port_bond_open(members[0], members[1], out);
+		e = port_bond_open(b.port[0], b.port[1], out);
 	for (unsigned i = 0; e && i < 2; i++) {
-		if (members[i])
-			port_close(members[i]);
+		if (b.port[i])
+			port_close(b.port[i]);
 	}
 	return e;
+}
+
+static int open_plain(void *ctx, unsigned index, const struct port_config *cfg, struct port **out, char *err,
+	size_t err_len)
+{
+	return open_one(cfg, out, err, err_len);
 }
 
 int port_open(const struct port_config *cfg, struct port **out, char *err, size_t err_len)
@@ -262,5 +294,6 @@ int port_open(const struct port_config *cfg, struct port **out, char *err, size_
 
 	if (e)
 		return e;
-	return full.standby ? open_both(&full, out, err, err_len) : open_one(&full, out, err, err_len);
+	return full.standby ? port_open_both(&full, open_plain, NULL, 0, out, err, err_len)
+			    : open_one(&full, out, err, err_len);
 }

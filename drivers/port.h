@@ -77,7 +77,7 @@ struct port_piece {
 };
 
 /* Nothing refers any more to the pieces that tx_chain was given with this token. Called from within tx,
- * tx_put, rx_done, reclaim or close. */
+ * tx_put, rx_done, reclaim, link_poll or close. */
 typedef void port_released(void *ctx, uint64_t token);
 
 struct port_ops {
@@ -147,6 +147,7 @@ struct port_config {
 	const char *standby;	     /* another one on the same network, or NULL (port_bond_open) */
 	uint16_t mtu;		     /* IP MTU; 0: 1500 */
 	uint8_t mac[6];		     /* all zero: the device's own */
+	bool needs_mac;		     /* its address has to be known before its device is there */
 	struct sd_addr udp_bind;     /* device "udp": the local address (port 0: TP's port) */
 	struct sd_addr udp_bind_too; /* another one, of the other family; family 0: none */
 	unsigned rx_descriptors, tx_descriptors; /* 0: the driver's choice */
@@ -167,6 +168,8 @@ int port_open(const struct port_config *cfg, struct port **out, char *err, size_
 /* Does what port_open would do first and what takes longest (a DPDK device's EAL), without the device. Errors
  * as port_open's. */
 int port_prepare(const struct port_config *cfg, char *err, size_t err_len);
+/* Does this name a device on the PCI bus? */
+bool port_is_pci(const char *device);
 /* The NUMA node of the device that this names, which need not be open; -1: unknown, or it has none. */
 int port_numa_node(const char *device);
 /* Who has to know which descriptors of the process are the ports' own: called with own = true for each that
@@ -177,15 +180,19 @@ void port_set_fd_guard(port_fd_guard *guard, void *ctx);
 /* Opens cfg, the index-th of its kind; as port_open. */
 typedef int port_opener(void *ctx, unsigned index, const struct port_config *cfg, struct port **out,
 	char *err, size_t err_len);
-/* A port whose device cannot be opened now: open tries it every second, from link_poll. It has its MAC from
- * the start, one pair of queues, and no PORT_CAP_EXT_TX. cfg's strings stay the caller's, until it is closed.
- * -ENOMEM. */
+/* A port whose device cannot be opened now: open tries it every second, from link_poll, or less often, up
+ * to 30 s, if trying takes long. It has one pair of queues and no PORT_CAP_EXT_TX. cfg's strings stay the
+ * caller's, until it is closed. -ENOMEM. */
 int port_late_open(
 	const struct port_config *cfg, port_opener *open, void *ctx, unsigned index, struct port **out);
 /* Two ports of one network as one, with the first one's address: what goes by the one goes on by the other
  * when its link goes down or nothing is heard by it. They are its own then. One pair of queues, and no
  * PORT_CAP_EXT_TX. -ENOMEM, -EMFILE: they stay the caller's. */
 int port_bond_open(struct port *first, struct port *second, struct port **out);
+/* Such a port of cfg's device and its standby, which open opens, under index and index + 1: if one of them
+ * cannot be opened it comes later (port_late_open). Errors as open's, of the first. */
+int port_open_both(const struct port_config *cfg, port_opener *open, void *ctx, unsigned index,
+	struct port **out, char *err, size_t err_len);
 /* For the backends in this library. */
 void port_guard_fd(int fd, bool own);
 static inline void port_close(struct port *p)

@@ -19,10 +19,13 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "drivers/encap.h"
 #include "drivers/port.h"
 
 #define SLOTS 8192u
 #define BURST 64u
+/* How long nothing must be heard by the active port, twice, while something is by the other. */
+#define LOOK_NS (100 * SD_MS)
 /* After a change of the active port for want of hearing: two hosts that change at the same time would miss
  * each other again and again. */
 #define HOLD_MIN_NS (200 * SD_MS)
@@ -49,6 +52,7 @@ struct bond {
 	unsigned active;
 	uint8_t mac[6];
 	uint16_t mtu;
+	uint64_t look_at;
 	bool suspect; /* in the last interval only the other port has heard something */
 	uint64_t hold_until;
 	struct sd_rng rng;
@@ -68,6 +72,12 @@ static bool is_up(const struct member *m)
 	return m->info.link_up || !(m->info.caps & PORT_CAP_LINK);
 }
 
+/* One that carries less than what has been said of the bond is none. */
+static bool is_fit(const struct bond *b, unsigned i)
+{
+	return is_up(&b->members[i]) && b->members[i].info.mtu >= b->mtu;
+}
+
 /* --- receiving --- */
 
 static bool is_for_many(const struct port_frame *f)
@@ -75,13 +85,16 @@ static bool is_for_many(const struct port_frame *f)
 	return f->data[0] & 1;
 }
 
-/* Of the port that stands by: what was sent to all comes by the active one. */
-static unsigned drop_copies(struct member *m, struct port_frame *frames, unsigned n)
+/* Of the port that stands by: what was sent to all comes by the active one, and our own by a switch. */
+static unsigned drop_copies(struct bond *b, struct member *m, struct port_frame *frames, unsigned n)
 {
 	unsigned kept = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		if (is_for_many(&frames[i]))
+		bool own = !memcmp(frames[i].data + 6, b->mac, sizeof b->mac);
+
+		m->received += !own;
+		if (own || is_for_many(&frames[i]))
 			m->port->ops->rx_done(m->port, &frames[i], 1);
 		else
 			frames[kept++] = frames[i];
@@ -89,14 +102,20 @@ static unsigned drop_copies(struct member *m, struct port_frame *frames, unsigne
 	return kept;
 }
 
+/* Not nothing, while there is something: who is going to sleep asks once. Also asks for no frames, which a
+ * port may have to know of. */
 static unsigned receive(struct bond *b, unsigned index, struct port_frame *frames, unsigned max)
 {
 	struct member *m = &b->members[index];
-	unsigned n = max ? m->port->ops->rx(m->port, frames, max) : 0;
+	unsigned n, came;
 
-	m->received += n;
-	if (index != b->active)
-		n = drop_copies(m, frames, n);
+	do {
+		n = came = m->port->ops->rx(m->port, frames, max);
+		if (index != b->active)
+			n = drop_copies(b, m, frames, n);
+		else
+			m->received += n;
+	} while (came && !n);
 	for (unsigned i = 0; index && i < n; i++)
 		frames[i].flags |= RX_SECOND;
 	return n;
@@ -175,6 +194,15 @@ static void bond_tx_put(struct port *p, struct port_frame *frames, unsigned n)
 	}
 }
 
+/* The sum that the NIC was to finish, if the one that it goes by now does not. */
+static void finish_sum(const struct bond *b, struct port_frame *f)
+{
+	if (!(f->flags & PORT_TX_CSUM) || b->members[b->active].info.caps & PORT_CAP_TX_CSUM)
+		return;
+	encap_finish_offload(f->data, f->len);
+	f->flags &= ~(uint32_t)PORT_TX_CSUM;
+}
+
 /* By the active port, whose it is not. */
 static bool send_copy(struct bond *b, struct port_frame *f)
 {
@@ -191,6 +219,7 @@ static bool send_copy(struct bond *b, struct port_frame *f)
 	memcpy(copy.data, f->data, f->len);
 	copy.len = f->len;
 	copy.flags = f->flags;
+	finish_sum(b, &copy);
 	if (port->ops->tx(port, &copy, 1) != 1) {
 		port->ops->tx_put(port, &copy, 1);
 		return false;
@@ -207,6 +236,7 @@ static unsigned send_own(struct bond *b, struct port_frame *frames, unsigned n)
 	unsigned run = 0, sent;
 
 	while (run < n && run < BURST && slot_of(b, &frames[run])->member == b->active) {
+		finish_sum(b, &frames[run]);
 		inner[run] = bare(b, &frames[run]);
 		run++;
 	}
@@ -278,10 +308,14 @@ static void bond_disarm(struct port *p)
 
 /* --- which one --- */
 
-static void learn(struct member *m)
+static void learn(struct bond *b, struct member *m)
 {
 	m->port->ops->info(m->port, &m->info);
 	m->proven |= is_up(m);
+	if (is_up(m) && m->info.mtu < b->mtu)
+		sd_warn("port %s: a device comes with an MTU of %u, and %u are in use: it is not used; "
+			"configure that mtu",
+			m->info.name, m->info.mtu, b->mtu);
 }
 
 /* Has only the other port heard something, in this interval and in the one before? One is not enough: copies
@@ -317,13 +351,15 @@ static bool bond_link_poll(struct port *p)
 
 		if (!port->ops->link_poll(port))
 			continue;
-		learn(&b->members[i]);
+		learn(b, &b->members[i]);
 		changed = true;
 	}
-	deaf = is_deaf(b);
-	if (!is_up(&b->members[!b->active]))
+	deaf = now >= b->look_at && is_deaf(b);
+	if (now >= b->look_at)
+		b->look_at = now + LOOK_NS;
+	if (!is_fit(b, !b->active))
 		return changed;
-	if (!is_up(&b->members[b->active]))
+	if (!is_fit(b, b->active))
 		change(b, "the link is down", now);
 	else if (deaf && now >= b->hold_until)
 		change(b, "nothing is heard any more", now);
@@ -346,7 +382,7 @@ static void bond_info(struct port *p, struct port_info *out)
 	if (other->proven)
 		out->caps &= other->info.caps;
 	out->caps = (out->caps & ~(uint32_t)PORT_CAP_EXT_TX) | PORT_CAP_LINK;
-	out->link_up = is_up(&b->members[0]) || is_up(&b->members[1]);
+	out->link_up = is_fit(b, 0) || is_fit(b, 1);
 }
 
 static void bond_stats(struct port *p, struct port_stats *out)
@@ -427,7 +463,7 @@ int port_bond_open(struct port *first, struct port *second, struct port **out)
 	}
 	port_guard_fd(b->both, true);
 	for (unsigned i = 0; i < 2; i++)
-		learn(&b->members[i]);
+		learn(b, &b->members[i]);
 	memcpy(b->mac, b->members[0].info.mac, sizeof b->mac);
 	b->mtu = b->members[0].info.mtu < b->members[1].info.mtu ? b->members[0].info.mtu
 								 : b->members[1].info.mtu;

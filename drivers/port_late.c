@@ -14,6 +14,8 @@
 #include "drivers/port.h"
 
 #define TRY_NS	    (1 * SD_S)
+#define TRY_MAX_NS  (30 * SD_S)
+#define LONG_NS	    (10 * SD_MS) /* for whoever shares the thread */
 #define DEFAULT_MTU 1500
 
 struct late {
@@ -23,7 +25,7 @@ struct late {
 	void *ctx;
 	unsigned index;
 	struct port_config cfg;
-	uint64_t try_at;
+	uint64_t try_at, pause;
 	char reason[256]; /* that was told last */
 };
 
@@ -103,7 +105,9 @@ static bool try_to_open(struct late *l)
 		return true;
 	}
 	l->inner = NULL;
-	l->try_at = sd_clock_ns() + TRY_NS;
+	if (sd_clock_ns() - now > LONG_NS)
+		l->pause = l->pause * 2 < TRY_MAX_NS ? l->pause * 2 : TRY_MAX_NS;
+	l->try_at = sd_clock_ns() + l->pause;
 	if (strcmp(err, l->reason))
 		sd_warn("SAN port %s is still without its device: %s", l->cfg.name, err);
 	memcpy(l->reason, err, sizeof err);
@@ -191,14 +195,14 @@ int port_late_open(
 	l->open = open;
 	l->ctx = ctx;
 	l->index = index;
+	l->pause = TRY_NS;
 	l->try_at = sd_clock_ns() + TRY_NS;
 	l->cfg = *cfg;
 	l->cfg.queues = 0; /* those who share the port know of one already */
 	l->cfg.ext_tx = false;
 	if (!l->cfg.mtu)
 		l->cfg.mtu = DEFAULT_MTU;
-	/* What others learn of the port before its device is there stays true. */
-	if (sd_mac_is_none(l->cfg.mac))
+	if (cfg->needs_mac && sd_mac_is_none(l->cfg.mac))
 		sd_mac_draw(l->cfg.mac);
 	*out = &l->base;
 	return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The NUMA node of a device that need not be open. */
+/* What a device's name tells of it, open or not. */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,22 +18,37 @@ static int read_node(const char *path)
 	return node;
 }
 
-int port_numa_node(const char *device)
+/* "0000:03:00.1" or "03:00.1", perhaps with arguments behind. */
+static bool parse(const char *device, unsigned address[4])
 {
-	unsigned domain = 0, bus, slot, function;
-	const char *iface = strstr(device, ",iface=");
-	char path[128];
 	int end = 0;
 
-	if (sscanf(device, "%4x:%2x:%2x.%1x%n", &domain, &bus, &slot, &function, &end) != 4) {
-		domain = 0;
+	if (sscanf(device, "%4x:%2x:%2x.%1x%n", &address[0], &address[1], &address[2], &address[3], &end) !=
+		4) {
+		address[0] = 0;
 		end = 0;
-		if (sscanf(device, "%2x:%2x.%1x%n", &bus, &slot, &function, &end) != 3)
+		if (sscanf(device, "%2x:%2x.%1x%n", &address[1], &address[2], &address[3], &end) != 3)
 			end = 0;
 	}
-	if (end && (!device[end] || device[end] == ','))
-		snprintf(path, sizeof path, "/sys/bus/pci/devices/%04x:%02x:%02x.%x/numa_node", domain, bus,
-			slot, function);
+	return end && (!device[end] || device[end] == ',');
+}
+
+bool port_is_pci(const char *device)
+{
+	unsigned address[4];
+
+	return parse(device, address);
+}
+
+int port_numa_node(const char *device)
+{
+	const char *iface = strstr(device, ",iface=");
+	char path[128];
+	unsigned a[4];
+
+	if (parse(device, a))
+		snprintf(path, sizeof path, "/sys/bus/pci/devices/%04x:%02x:%02x.%x/numa_node", a[0], a[1],
+			a[2], a[3]);
 	else if (iface && (!strncmp(device, "net_af_packet", 13) || !strncmp(device, "net_af_xdp", 10)))
 		snprintf(path, sizeof path, "/sys/class/net/%.*s/device/numa_node",
 			(int)strcspn(iface + 7, ","), iface + 7);

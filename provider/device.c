@@ -282,10 +282,11 @@ unsigned pv_device_wait(struct pv_device *d, uint64_t timeout_ns)
 
 	while (!(work = pv_device_poll(d)) && d->engine.now < end) {
 		bool armed = (fd.fd = port->ops->wait_fd(port)) >= 0 && !port->ops->arm(port);
+		bool blind = !armed && fd.fd != -EAGAIN;
 
 		work = pv_device_poll(d); /* what came before arm() does not wake */
 		now = d->engine.now;
-		rest = work ? 0 : rest_of(d, now, end, !armed);
+		rest = work ? 0 : rest_of(d, now, end, blind);
 		if (rest) {
 			struct timespec t = {(time_t)(rest / SD_S), (long)(rest % SD_S)};
 

@@ -3,6 +3,7 @@
 #include "provider/engine.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -16,6 +17,7 @@
 #define STRIDE		 2u /* frames between the steps by which their connections are fetched, */
 #define AHEAD		 (STRIDE * TP_WARM_STEPS) /* and from the first step until a frame's turn */
 #define STUCK_NS	 (10 * SD_MS)
+#define NOWHERE		 (16u << 10) /* room for any packet */
 #define LATE_NS		 (50 * SD_US) /* packets not looked for for so long tell nothing of the network's delay */
 
 static const uint8_t broadcast_mac[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
@@ -135,6 +137,10 @@ int engine_add_port(struct engine *e, struct port *port)
 
 	if (e->n_ports == ENGINE_MAX_PORTS)
 		return -ENOSPC;
+	if (!e->nowhere)
+		e->nowhere = malloc(NOWHERE);
+	if (!e->nowhere)
+		return -ENOMEM;
 	p->port = port;
 	port->ops->info(port, &p->info);
 	p->direct = p->info.caps & PORT_CAP_EXT_TX && p->info.caps & PORT_CAP_TX_CSUM;
@@ -167,6 +173,7 @@ void engine_close(struct engine *e)
 	engine_remove_ports(e);
 	resolver_close(&e->resolver);
 	arena_close(&e->arena);
+	free(e->nowhere);
 }
 
 void engine_path(const struct engine *e, unsigned index, const struct sd_addr *local,
@@ -251,12 +258,16 @@ void engine_poll_links(struct engine *e, uint64_t now)
 {
 	for (unsigned i = 0; i < e->n_ports; i++) {
 		struct engine_port *p = &e->ports[i];
+		uint16_t mtu = p->info.mtu;
+
 		if (!p->port->ops->link_poll(p->port))
 			continue;
 		p->port->ops->info(p->port, &p->info);
 		if (p->kernel) {
 			miniport_set_link(p->kernel, p->info.link_up || !(p->info.caps & PORT_CAP_LINK));
 			miniport_set_caps(p->kernel, p->info.caps);
+			if (p->info.mtu != mtu)
+				miniport_set_mtu(p->kernel, p->info.mtu);
 		}
 		/* Also when it goes on by other ways: those between learn of it. */
 		if (p->info.link_up)
@@ -560,6 +571,26 @@ static unsigned fill_burst(
 	return total;
 }
 
+/* A port whose link is down may have no frames, as it may never have had its device. What it is to send is
+ * lost, as on a cable that leads nowhere: others are waiting behind it. */
+static bool lose_next(struct engine *e, struct engine_port *p, uint64_t now)
+{
+	bool direct = p->direct, built;
+	struct port_frame f;
+	unsigned index;
+
+	if (!is_down(p) || p->n_spare)
+		return false;
+	p->spare[0] = (struct port_frame){.data = e->nowhere, .len = NOWHERE};
+	p->n_spare = 1;
+	p->direct = false;
+	built = build(e, p, now, true, &f, &index);
+	p->direct = direct;
+	p->n_spare = 0;
+	e->stats.tx_link_down += built;
+	return built;
+}
+
 unsigned engine_flush(struct engine *e, uint64_t now)
 {
 	struct port_frame burst[ENGINE_BURST];
@@ -577,7 +608,7 @@ unsigned engine_flush(struct engine *e, uint64_t now)
 		if (n)
 			transmit(e, p, burst, n, now);
 		total += built;
-		if (!built && tp_output_next(e->tp) == next)
+		if (!built && tp_output_next(e->tp) == next && !lose_next(e, p, now))
 			break; /* no frames, or nothing but appearances */
 	}
 	return total;

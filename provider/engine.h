@@ -75,13 +75,14 @@ struct engine {
 	uint64_t now;
 	uint64_t polled_at; /* when packets were looked for last */
 	bool late;	    /* that was so long ago that what is found now may have waited for us */
+	void *nowhere;	    /* room for a packet that is lost */
 	bool verify_csum;   /* no CRC trailer: the UDP checksum is all there is */
 };
 
 /* The engine owns no port yet. */
 int engine_open(struct engine *e, const struct tp_config *cfg, const struct resolver_config *rc,
 	const struct engine_ops *ops, uint64_t now);
-/* Takes over port. -ENOSPC. */
+/* Takes over port. -ENOSPC, -ENOMEM. */
 int engine_add_port(struct engine *e, struct port *port);
 /* The kernel shares port index by m, which is the engine's from then on. */
 void engine_set_miniport(struct engine *e, unsigned index, struct miniport *m);

@@ -222,7 +222,7 @@ enum sd_reason ether_start_from(struct ether *x, struct sd_unpack *saved)
 {
 	x->failed = start_transport(x);
 	if (x->failed == SD_REASON_SAN)
-		x->failed = ether_open_ports(x);
+		x->failed = ether_open_ports(x, saved != NULL);
 	if (x->failed == SD_REASON_SAN) {
 		list_for_each (it, &x->listeners)
 			ether_ep_listen_now(container_of(it, struct ether_ep, node));

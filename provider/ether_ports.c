@@ -118,10 +118,23 @@ static void keep_mac(const char *netdev, struct port_config *c)
 		close(fd);
 }
 
-/* A device is one process's. */
+static void unlock_device(struct ether *x, int *lock)
+{
+	if (*lock >= 0)
+		pv_domain_guard_fd(x->pv.domain, *lock, PV_GUARD_NONE);
+	portlock_release(*lock);
+	*lock = -1;
+}
+
+/* A device is one process's. "udp" is as many devices as there are interfaces. */
 static int lock_device(struct ether *x, unsigned i, const char *device, int *lock, char *err, size_t err_len)
 {
-	*lock = portlock_take(x->ports[i].lock_dir, device);
+	char udp[64];
+
+	if (!x->ports[i].lock_dir)
+		return 0;
+	snprintf(udp, sizeof udp, "udp of %s", x->ports[i].netdev);
+	*lock = portlock_take(x->ports[i].lock_dir, strcmp(device, "udp") ? device : udp);
 	if (*lock == -EBUSY) {
 		snprintf(err, err_len, "another process has it; give this one a port of its own");
 		return -EBUSY;
@@ -130,33 +143,18 @@ static int lock_device(struct ether *x, unsigned i, const char *device, int *loc
 	return 0;
 }
 
-static void unlock_port(struct ether *x, unsigned i)
+/* A port_opener: of port index / 2 the device, or the standby. */
+static int open_member(void *ctx, unsigned index, const struct port_config *cfg, struct port **out, char *err,
+	size_t err_len)
 {
-	for (unsigned k = 0; k < 2; k++) {
-		int *lock = &x->locks[i][k];
+	struct ether *x = ctx;
+	int *lock = &x->locks[index / 2][index % 2];
+	int r = lock_device(x, index / 2, cfg->device, lock, err, err_len);
 
-		if (*lock >= 0)
-			pv_domain_guard_fd(x->pv.domain, *lock, PV_GUARD_NONE);
-		portlock_release(*lock);
-		*lock = -1;
-	}
-}
-
-/* "udp" is as many devices as there are interfaces. */
-static int lock_port(struct ether *x, unsigned i, char *err, size_t err_len)
-{
-	const struct port_config *c = &x->ports[i].port;
-	char udp[64];
-	int r;
-
-	if (!x->ports[i].lock_dir)
-		return 0;
-	snprintf(udp, sizeof udp, "udp of %s", x->ports[i].netdev);
-	r = lock_device(x, i, strcmp(c->device, "udp") ? c->device : udp, &x->locks[i][0], err, err_len);
-	if (!r && c->standby)
-		r = lock_device(x, i, c->standby, &x->locks[i][1], err, err_len);
+	if (!r)
+		r = port_open(cfg, out, err, err_len);
 	if (r)
-		unlock_port(x, i);
+		unlock_device(x, lock);
 	return r;
 }
 
@@ -166,7 +164,7 @@ static int open_device(
 {
 	struct ether *x = ctx;
 	struct port_config c = *cfg;
-	int ifindex = netif_index(x->netif, x->ports[i].netdev), r;
+	int ifindex = netif_index(x->netif, x->ports[i].netdev);
 
 	if (!ifindex && !x->ports[i].miniport) {
 		snprintf(err, err_len, "there is no interface %s; create it or correct netdev",
@@ -175,15 +173,13 @@ static int open_device(
 	}
 	if (!c.udp_bind.family)
 		choose_udp_addrs(x, ifindex, &c);
-	r = lock_port(x, i, err, err_len);
-	if (r)
-		return r;
-	*out = x->given[i];
-	x->given[i] = NULL;
-	r = *out ? 0 : port_open(&c, out, err, err_len);
-	if (r)
-		unlock_port(x, i);
-	return r;
+	if (x->given[i]) {
+		*out = x->given[i];
+		x->given[i] = NULL;
+		return 0;
+	}
+	return c.standby ? port_open_both(&c, open_member, x, 2 * i, out, err, err_len)
+			 : open_member(x, 2 * i, &c, out, err, err_len);
 }
 
 /* As it is configured, and as the kernel's interface says. */
@@ -198,17 +194,29 @@ static struct port_config config_of(struct ether *x, unsigned i)
 		c.mtu = netif_mtu(x->netif, ifindex);
 	if (x->cfg.crew)
 		c.queues = x->cfg.crew->n;
+	c.needs_mac = x->ports[i].miniport;
 	return c;
 }
 
 /* It is ours from now on. */
 static int add_port(struct ether *x, unsigned i, struct port *port, char *err, size_t err_len)
 {
+	bool late = !strcmp(port->ops->name, "late");
 	int r = x->cfg.crew ? crew_share(x->cfg.crew, i, &port) : 0;
 
+	if (!r && x->ports[i].miniport) {
+		r = open_miniport(x, i, port, err, err_len);
+		if (!r || !late)
+			goto out;
+		/* Who has the device has its interface, too. */
+		sd_warn("SAN port %s: %s; the kernel gets its side of it when this is started again",
+			x->ports[i].port.name, err);
+		err[0] = 0;
+		r = 0;
+	}
 	if (!r)
-		r = x->ports[i].miniport ? open_miniport(x, i, port, err, err_len)
-					 : engine_add_port(&x->engine, port);
+		r = engine_add_port(&x->engine, port);
+out:
 	if (r)
 		port_close(port);
 	return r;
@@ -255,9 +263,17 @@ static void tell_failure(const struct ether *x, unsigned i, int error, const cha
 		then);
 }
 
-/* The devices of all ports. For those that cannot be opened, if others can be, something that waits for them
- * (port_late_open). */
-static int open_devices(struct ether *x, struct port *ports[])
+static void close_devices(struct port *ports[], const int failed[], unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (!failed[i])
+			port_close(ports[i]);
+	}
+}
+
+/* The devices of all ports. For those that cannot be opened, if others can be and not all have to, something
+ * that waits for them (port_late_open). */
+static int open_devices(struct ether *x, struct port *ports[], bool all)
 {
 	char err[ENGINE_MAX_PORTS][256] = {{0}};
 	struct port_config cfg[ENGINE_MAX_PORTS];
@@ -269,9 +285,12 @@ static int open_devices(struct ether *x, struct port *ports[])
 		failed[i] = open_device(x, i, &cfg[i], &ports[i], err[i], sizeof err[i]);
 		any |= !failed[i];
 	}
-	if (!any) {
-		tell_failure(x, 0, failed[0], err[0], "connections use kernel TCP");
-		return failed[0];
+	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
+		if (!failed[i] || (any && !all))
+			continue;
+		tell_failure(x, i, failed[i], err[i], "connections use kernel TCP");
+		close_devices(ports, failed, x->cfg.n_ports);
+		return failed[i];
 	}
 	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
 		if (!failed[i])
@@ -280,17 +299,15 @@ static int open_devices(struct ether *x, struct port *ports[])
 		failed[i] = port_late_open(&cfg[i], open_device, x, i, &ports[i]);
 		any &= !failed[i];
 	}
-	for (unsigned i = 0; !any && i < x->cfg.n_ports; i++) {
-		if (!failed[i])
-			port_close(ports[i]);
-	}
+	if (!any)
+		close_devices(ports, failed, x->cfg.n_ports);
 	return any ? 0 : -ENOMEM;
 }
 
-static int open_own_ports(struct ether *x)
+static int open_own_ports(struct ether *x, bool all)
 {
 	struct port *ports[ENGINE_MAX_PORTS];
-	int r = open_devices(x, ports);
+	int r = open_devices(x, ports, all);
 
 	if (r)
 		return r;
@@ -339,8 +356,10 @@ void ether_close_ports(struct ether *x)
 	engine_remove_ports(&x->engine);
 	if (x->cfg.crew && !x->cfg.member)
 		crew_close_ports(x->cfg.crew);
-	for (unsigned i = 0; i < x->cfg.n_ports; i++)
-		unlock_port(x, i);
+	for (unsigned i = 0; i < x->cfg.n_ports; i++) {
+		unlock_device(x, &x->locks[i][0]);
+		unlock_device(x, &x->locks[i][1]);
+	}
 	if (x->wait_set >= 0) {
 		pv_domain_guard_fd(x->pv.domain, x->wait_set, PV_GUARD_NONE);
 		close(x->wait_set);
@@ -349,12 +368,12 @@ void ether_close_ports(struct ether *x)
 	x->started = false;
 }
 
-enum sd_reason ether_open_ports(struct ether *x)
+enum sd_reason ether_open_ports(struct ether *x, bool all)
 {
 	int r;
 
 	port_set_fd_guard(guard_fd, x->pv.domain);
-	r = x->cfg.member ? fetch_ports(x) : open_own_ports(x);
+	r = x->cfg.member ? fetch_ports(x) : open_own_ports(x, all);
 	if (!r)
 		r = open_wait_set(x);
 	if (!r)

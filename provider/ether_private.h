@@ -82,9 +82,9 @@ enum sd_reason ether_find_route(
 
 /* --- ether_ports.c --- */
 
-/* All of them, with their interfaces of the kernel's; what has failed is logged, and awaited if others have
- * not. Connections stay. */
-enum sd_reason ether_open_ports(struct ether *x);
+/* With their interfaces of the kernel's; what has failed is logged, and awaited if others have not and not
+ * all have to be there. Connections stay. */
+enum sd_reason ether_open_ports(struct ether *x, bool all);
 void ether_close_ports(struct ether *x);
 /* Its interface may have been deleted: the descriptor is readable for ever then. */
 void ether_look_after_kernel(struct ether *x, struct engine_port *p);

@@ -69,7 +69,7 @@ void pv_ether_save_ep(const struct pv_ep *ep, struct sd_pack *pack)
 enum sd_reason pv_ether_resume(struct pv *p)
 {
 	struct ether *x = of(p);
-	enum sd_reason r = ether_open_ports(x);
+	enum sd_reason r = ether_open_ports(x, false);
 
 	if (r != SD_REASON_SAN)
 		return r;

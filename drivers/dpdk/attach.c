@@ -11,6 +11,7 @@
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -64,6 +65,9 @@ static int fail(int code, char *err, size_t err_len, const struct port_config *c
 	}
 }
 
+/* Whose a device is: EAL gives one that is attached already to whoever asks for it again. */
+static _Atomic(struct eth_port *) owners[RTE_MAX_ETHPORTS];
+
 static int probe(struct eth_port *e, const struct port_config *cfg, char *err, size_t err_len)
 {
 	struct rte_dev_iterator it;
@@ -74,8 +78,12 @@ static int probe(struct eth_port *e, const struct port_config *cfg, char *err, s
 		return fail(r, err, err_len, cfg, "cannot attach");
 	RTE_ETH_FOREACH_MATCHING_DEV(id, cfg->device, &it)
 	{
-		e->id = id;
+		struct eth_port *nobody = NULL;
+
 		rte_eth_iterator_cleanup(&it);
+		if (!atomic_compare_exchange_strong(&owners[id], &nobody, e))
+			return fail(-EBUSY, err, err_len, cfg, "cannot attach");
+		e->id = id;
 		return 0;
 	}
 	return fail(-ENODEV, err, err_len, cfg, "the device has no Ethernet port");
@@ -112,6 +120,9 @@ static uint16_t choose_mtu(
 		want = most;
 	if (want > MAX_FRAME - FRAME_EXTRA)
 		want = MAX_FRAME - FRAME_EXTRA;
+	if (e->capacity &&
+		want > e->capacity - FRAME_EXTRA) /* another device than before: the frames are the same */
+		want = e->capacity - FRAME_EXTRA;
 	e->mtu = (uint16_t)want;
 	nominal = info->max_rx_pktlen - RTE_ETHER_HDR_LEN - RTE_ETHER_CRC_LEN;
 	return (uint16_t)(info->max_mtu == UINT16_MAX && nominal < want ? nominal : want);
@@ -342,7 +353,7 @@ void eth_await(struct eth_port *e)
 	e->n_queues = 1;
 	e->mtu = e->cfg.mtu ? e->cfg.mtu : DEFAULT_MTU;
 	memcpy(e->mac, e->cfg.mac, sizeof e->mac);
-	if (sd_mac_is_none(e->mac))
+	if (e->cfg.needs_mac && sd_mac_is_none(e->mac))
 		sd_mac_draw(e->mac);
 }
 
@@ -368,6 +379,8 @@ void eth_detach(struct eth_port *e)
 		rte_eth_dev_close(e->id);
 		rte_dev_remove(e->device);
 	}
+	if (owners[e->id] == e)
+		owners[e->id] = NULL;
 	e->started = e->unplugging = false;
 	e->device = NULL;
 	e->link = (struct rte_eth_link){.link_status = RTE_ETH_LINK_DOWN};

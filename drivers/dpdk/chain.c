@@ -11,6 +11,7 @@
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 #include <rte_memory.h>
+#include <rte_vfio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -59,6 +60,8 @@ int eth_map(struct port *p, void *at, size_t len)
 		return -ENOTSUP;
 	if (copies(e))
 		return 0;
+	if (!e->device) /* unplugged */
+		return -ENOTSUP;
 	if (rte_eal_iova_mode() != RTE_IOVA_VA)
 		return -ENOTSUP; /* its pages are anywhere */
 	if (rte_extmem_register(from, len, NULL, 0, (size_t)sysconf(_SC_PAGESIZE)))
@@ -78,6 +81,9 @@ void eth_unmap(struct port *p, void *at, size_t len)
 		return;
 	if (e->device)
 		rte_dev_dma_unmap(e->device, from, (uintptr_t)from, len);
+	else /* else it would be there again with the next device */
+		rte_vfio_container_dma_unmap(
+			RTE_VFIO_DEFAULT_CONTAINER_FD, (uintptr_t)from, (uintptr_t)from, len);
 	rte_extmem_unregister(from, len);
 }
 

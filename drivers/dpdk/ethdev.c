@@ -488,7 +488,7 @@ static void eth_close(struct port *p)
 static unsigned eth_backlog(struct port *p)
 {
 	const struct eth_queue *q = eth_of(p);
-	int n = rte_eth_rx_queue_count(q->port->id, q->index);
+	int n = q->port->started ? rte_eth_rx_queue_count(q->port->id, q->index) : 0;
 
 	return n > 0 ? (unsigned)n * 256 / q->port->rx_descriptors : 0;
 }

@@ -304,7 +304,10 @@ static void ports__one_that_has_no_device(void **state)
 {
 	struct port_config c = {.size = sizeof c, .name = "late", .mtu = 1500};
 	struct engine *e = &hosts[0].engine;
-	struct sd_addr a = address(0, 2, 0);
+	struct sd_addr a = address(0, 2, 0), peer = address(1, 2, 80);
+	static const uint8_t mac[6] = {2};
+	struct tp_conn *lost;
+	struct tp_path path;
 	struct port *late;
 	struct pair p;
 
@@ -316,6 +319,12 @@ static void ports__one_that_has_no_device(void **state)
 	pair_open(&p, 0);
 	pump(&p, 1, 50 * SD_MS);
 	assert_true(p.received > 1 << 20);
+	/* A connection by it, which somebody else has begun. */
+	engine_path(e, 2, &a, &peer, mac, &path);
+	assert_int_equal(tp_connect(e->tp, now, &path, NULL, &lost), 0);
+	pump(&p, 1, 50 * SD_MS);
+	assert_true(p.received > 2 << 20);
+	assert_true(e->stats.tx_link_down > 0);
 }
 
 /* A port may take its time: nothing is dropped. */
