@@ -41,7 +41,8 @@ static const struct argp_option up_options[] = {
 	{"hosts", 'n', "N", 0, "How many hosts, h1 to hN (default 2)", 0},
 	{"link", OPT_LINK, "LINK", 0,
 		"How the SAN ports are joined: vhost, vhost-packed, virtio-user or memif (two hosts, shared "
-		"memory), veth (frames through kernel interfaces), udp (the kernel's UDP). Default vhost for "
+		"memory), veth (frames through kernel interfaces), xdp (AF_XDP on san0 itself), udp (the "
+		"kernel's UDP). Default vhost for "
 		"two hosts, else veth",
 		0},
 	{"mode", OPT_MODE, "MODE", 0,
@@ -137,7 +138,8 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 		l->link = lab_link_parse(arg);
 		if (l->link == LAB_LINKS)
 			argp_error(state,
-				"--link %s: there are vhost, vhost-packed, virtio-user, memif, veth and udp",
+				"--link %s: there are vhost, vhost-packed, virtio-user, memif, veth, xdp and "
+				"udp",
 				arg);
 		return 0;
 	case OPT_MODE:
@@ -164,8 +166,9 @@ static error_t parse_up(int key, char *arg, struct argp_state *state)
 			l->link = l->hosts == 2 ? LAB_VHOST : LAB_VETH;
 		if (*l->cores && l->mode != LAB_DAEMON)
 			argp_error(state, "--cores are a daemon's: add --mode daemon");
-		if (l->miniport && (l->mode != LAB_DAEMON || l->link == LAB_UDP))
-			argp_error(state, "--miniport needs --mode daemon, and a link of its own: not udp");
+		if (l->miniport && (l->mode != LAB_DAEMON || l->link >= LAB_XDP))
+			argp_error(state,
+				"--miniport needs --mode daemon, and a link of its own: not xdp or udp");
 		if (l->hosts != 2 && l->link <= LAB_MEMIF)
 			argp_error(state, "vhost, vhost-packed, virtio-user and memif join two hosts; use "
 					  "--link veth or udp for more");

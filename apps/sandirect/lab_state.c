@@ -17,7 +17,7 @@
 #endif
 
 static const char *const link_names[LAB_LINKS] = {
-	"vhost", "vhost-packed", "virtio-user", "memif", "veth", "udp"};
+	"vhost", "vhost-packed", "virtio-user", "memif", "veth", "xdp", "udp"};
 static const char *const mode_names[LAB_MODES] = {"embedded", "daemon"};
 
 const char *lab_link_name(enum lab_link link)
@@ -167,6 +167,9 @@ static void write_device(const struct lab *l, unsigned host, FILE *f)
 		break;
 	case LAB_VETH:
 		fputs("device = net_af_packet0,iface=sanp0\n", f);
+		break;
+	case LAB_XDP:
+		fputs("device = net_af_xdp0,iface=san0\n", f);
 		break;
 	case LAB_UDP:
 	case LAB_LINKS:

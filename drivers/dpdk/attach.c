@@ -10,12 +10,14 @@
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
+#include <rte_mbuf_pool_ops.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -26,6 +28,7 @@
 #include "drivers/dpdk/manners.h"
 #include "drivers/dpdk/plug.h"
 #include "drivers/dpdk/standin.h"
+#include "drivers/dpdk/xdp.h"
 
 enum {
 	DEFAULT_MTU = 1500,
@@ -33,6 +36,8 @@ enum {
 	POOL_CACHE = 256,
 	POOL_EXTRA = 1024, /* frames that the caller, the cache and bursts hold */
 	FRAME_EXTRA = 64,
+	XDP_TRIES = 25,
+	XDP_PAUSE = 20,	    /* ms */
 	VIRTIO_HEADER = 12, /* which virtio drivers put in front of a frame */
 	MAX_FRAME = 65535 - RTE_PKTMBUF_HEADROOM,
 };
@@ -137,7 +142,8 @@ static uint16_t choose_queues(
 	unsigned most = RTE_MIN(info->max_rx_queues, info->max_tx_queues);
 
 	if (!cfg->queues || cfg->queues > RTE_MIN(most, (unsigned)ETH_QUEUES_MAX) || e->packet_fd >= 0 ||
-		devargs_is_driver(cfg->device, "net_memif") || devargs_is_driver(cfg->device, "net_tap"))
+		devargs_is_driver(cfg->device, "net_af_xdp") || devargs_is_driver(cfg->device, "net_memif") ||
+		devargs_is_driver(cfg->device, "net_tap"))
 		return 1;
 	return (uint16_t)cfg->queues;
 }
@@ -217,14 +223,43 @@ static void check_node(const struct eth_port *e)
 	numa_free_cpumask(cpus);
 }
 
+/* Its frames lie as close as they can: net_af_xdp works out from their number how much memory they are in,
+ * and is wrong where none may cross a page. */
+static struct rte_mempool *new_dense_pool(const char *name, unsigned n, unsigned room, int node)
+{
+	struct rte_pktmbuf_pool_private p = {.mbuf_data_room_size = (uint16_t)room};
+	struct rte_mempool *pool = rte_mempool_create_empty(name, n, (unsigned)sizeof(struct rte_mbuf) + room,
+		POOL_CACHE, sizeof p, node, RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	int r;
+
+	if (!pool)
+		return NULL;
+	r = rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL);
+	if (!r) {
+		rte_pktmbuf_pool_init(pool, &p);
+		r = rte_mempool_populate_default(pool);
+	}
+	if (r < 0) {
+		rte_mempool_free(pool);
+		rte_errno = -r;
+		return NULL;
+	}
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	return pool;
+}
+
 static int create_pool(struct eth_port *e, struct eth_queue *q, unsigned room, unsigned descriptors)
 {
 	static _Atomic unsigned serial;
 	char name[32];
 
 	snprintf(name, sizeof name, "sandirect-%u", serial++);
-	q->pool = rte_pktmbuf_pool_create(name, descriptors + POOL_EXTRA, POOL_CACHE, 0,
-		(uint16_t)(room + RTE_PKTMBUF_HEADROOM), e->node);
+	unsigned n = descriptors + POOL_EXTRA;
+	uint16_t bytes = (uint16_t)(room + RTE_PKTMBUF_HEADROOM);
+
+	q->pool = strcmp(e->driver, "net_af_xdp")
+			  ? rte_pktmbuf_pool_create(name, n, POOL_CACHE, 0, bytes, e->node)
+			  : new_dense_pool(name, n, bytes, e->node);
 	if (!q->pool)
 		return -rte_errno;
 	q->cache = rte_mempool_default_cache(q->pool, rte_get_main_lcore());
@@ -296,9 +331,10 @@ static int set_up_queues(struct eth_port *e, uint16_t rx, uint16_t tx)
 /* The device's address, ours on the device, or just ours where the device does not filter. */
 static void set_mac(struct eth_port *e, const struct port_config *cfg)
 {
-	struct rte_ether_addr mac;
+	struct rte_ether_addr mac, own;
 
-	rte_eth_macaddr_get(e->id, &mac);
+	rte_eth_macaddr_get(e->id, &own);
+	mac = own;
 	if (!sd_mac_is_none(e->mac)) /* peers know this one */
 		memcpy(mac.addr_bytes, e->mac, sizeof e->mac);
 	else if (!sd_mac_is_none(cfg->mac))
@@ -306,8 +342,13 @@ static void set_mac(struct eth_port *e, const struct port_config *cfg)
 	else if (!strcmp(e->driver, "net_vhost")) /* has the same address everywhere */
 		sd_mac_draw(mac.addr_bytes);
 	memcpy(e->mac, mac.addr_bytes, sizeof e->mac);
-	if (rte_eth_dev_default_mac_addr_set(e->id, &mac))
-		rte_eth_promiscuous_enable(e->id);
+	if (rte_is_same_ether_addr(&mac, &own)) /* an interface that the kernel shares is left alone */
+		return;
+	if (rte_eth_dev_default_mac_addr_set(e->id, &mac) && rte_eth_promiscuous_enable(e->id))
+		sd_warn("port %s: %s takes no other MAC address than its own, so it may hear nothing; "
+			"configure no "
+			"mac",
+			e->name, e->driver);
 }
 
 static int start(struct eth_port *e, const struct port_config *cfg, char *err, size_t err_len)
@@ -323,7 +364,7 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 	e->device = info.device;
 	plug_watch(e->device, &e->unplugging);
 	e->if_index = info.if_index;
-	e->packet_fd = manners_packet_socket();
+	e->packet_fd = manners_packet_socket(); /* net_af_xdp makes its socket with the queues */
 	e->caps = PORT_CAP_BROADCAST | PORT_CAP_LINK;
 	snprintf(e->driver, sizeof e->driver, "%s", info.driver_name);
 	check_node(e);
@@ -337,6 +378,8 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 		r = set_up_queues(e, rx, tx);
 	if (r)
 		return fail(r, err, err_len, cfg, "cannot set up queues");
+	if (devargs_is_driver(cfg->device, "net_af_xdp"))
+		e->packet_fd = xdp_socket();
 	set_mac(e, cfg);
 	r = rte_eth_dev_start(e->id);
 	if (r)
@@ -357,7 +400,7 @@ void eth_await(struct eth_port *e)
 		sd_mac_draw(e->mac);
 }
 
-int eth_attach(struct eth_port *e, char *err, size_t err_len)
+static int attach(struct eth_port *e, char *err, size_t err_len)
 {
 	int r = probe(e, &e->cfg, err, err_len);
 
@@ -367,6 +410,40 @@ int eth_attach(struct eth_port *e, char *err, size_t err_len)
 	if (r)
 		eth_detach(e);
 	return r;
+}
+
+/* The kernel takes its time to let go of an AF_XDP socket that was closed, in this process or another one.
+ * The driver does not give back what frames it had then: the pool is made anew, unless it has been used. */
+static int attach_xdp(struct eth_port *e, char *err, size_t err_len)
+{
+	const struct timespec pause = {0, XDP_PAUSE * 1000000};
+	bool fresh = !e->queues[0].pool;
+	char iface[IF_NAMESIZE];
+	int r = -EINVAL;
+
+	if (devargs_get(e->args, "iface", iface, sizeof iface))
+		r = xdp_clear(iface, err, err_len);
+	if (r)
+		return r;
+	xdp_begin(e);
+	for (unsigned i = 0; i < XDP_TRIES; i++) {
+		r = attach(e, err, err_len);
+		if (r != -EINVAL)
+			break;
+		if (fresh) {
+			rte_mempool_free(e->queues[0].pool);
+			e->queues[0].pool = NULL;
+		}
+		nanosleep(&pause, NULL);
+	}
+	xdp_end();
+	return r;
+}
+
+int eth_attach(struct eth_port *e, char *err, size_t err_len)
+{
+	return devargs_is_driver(e->args, "net_af_xdp") ? attach_xdp(e, err, err_len)
+							: attach(e, err, err_len);
 }
 
 void eth_detach(struct eth_port *e)
@@ -381,6 +458,7 @@ void eth_detach(struct eth_port *e)
 	}
 	if (owners[e->id] == e)
 		owners[e->id] = NULL;
+	xdp_release(e);
 	e->started = e->unplugging = false;
 	e->device = NULL;
 	e->link = (struct rte_eth_link){.link_status = RTE_ETH_LINK_DOWN};

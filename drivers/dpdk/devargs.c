@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "drivers/dpdk/xdp.h"
+
 enum {
 	DEFAULT_MTU = 1500,
 	PACKET_FRAME_MIN = 2048,
@@ -51,7 +53,7 @@ bool devargs_is_driver(const char *device, const char *driver)
 
 int devargs_check(const struct port_config *cfg, char *err, size_t err_len)
 {
-	char iface[IF_NAMESIZE] = "", queues[8];
+	char iface[IF_NAMESIZE] = "", queues[8], program[512];
 
 	/* It settles on its queues with what answers before its peer has come (standin.h). */
 	if (devargs_is_driver(cfg->device, "net_virtio_user") && devargs_is_on(cfg->device, "server") &&
@@ -69,11 +71,19 @@ int devargs_check(const struct port_config *cfg, char *err, size_t err_len)
 			"interface instead");
 		return -EINVAL;
 	}
-	if (devargs_is_driver(cfg->device, "net_af_packet") &&
+	if ((devargs_is_driver(cfg->device, "net_af_packet") ||
+		    devargs_is_driver(cfg->device, "net_af_xdp")) &&
 		(!devargs_get(cfg->device, "iface", iface, sizeof iface) || !if_nametoindex(iface))) {
 		snprintf(err, err_len, "%s: there is no interface \"%s\" here; ip link shows those there are",
 			cfg->device, iface);
 		return -ENODEV;
+	}
+	if (devargs_is_driver(cfg->device, "net_af_xdp") &&
+		!devargs_get(cfg->device, "xdp_prog", program, sizeof program) &&
+		xdp_program(program, sizeof program)) {
+		snprintf(err, err_len,
+			"Sandirect was built without its XDP program: install clang, and build it again");
+		return -ENOTSUP;
 	}
 	return 0;
 }
@@ -82,7 +92,7 @@ int devargs_complete(const struct port_config *cfg, char *out, size_t out_len)
 {
 	unsigned mtu = cfg->mtu ? cfg->mtu : DEFAULT_MTU, frame = PACKET_FRAME_MIN;
 	const char *device = cfg->device;
-	char value[16];
+	char value[16], program[512];
 	int n;
 
 	while (frame < mtu + PACKET_OVERHEAD)
@@ -90,6 +100,10 @@ int devargs_complete(const struct port_config *cfg, char *out, size_t out_len)
 	if (devargs_is_driver(device, "net_af_packet") &&
 		!devargs_get(device, "framesz", value, sizeof value))
 		n = snprintf(out, out_len, "%s,framesz=%u,blocksz=%u", device, frame, PACKET_BLOCK);
+	else if (devargs_is_driver(device, "net_af_xdp") &&
+		 !devargs_get(device, "xdp_prog", program, sizeof program) &&
+		 !xdp_program(program, sizeof program))
+		n = snprintf(out, out_len, "%s,xdp_prog=%s", device, program);
 	/* net_memif mixes up frames that take more than one buffer. */
 	else if (devargs_is_driver(device, "net_memif") && mtu + MEMIF_OVERHEAD > MEMIF_BUFFER &&
 		 !devargs_get(device, "bsize", value, sizeof value))

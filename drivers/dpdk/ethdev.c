@@ -401,13 +401,15 @@ static bool follow_device(struct eth_port *e)
 	return attach_again(e);
 }
 
-/* net_af_packet says that its link is up, whatever the interface's is. */
+/* net_af_packet says that its link is up, whatever the interface's is. A socket of net_af_xdp cannot be
+ * asked, and that driver asks itself. */
 static bool interface_runs(const struct eth_port *e)
 {
 	struct ifreq req = {0};
 
-	return if_indextoname(e->if_index, req.ifr_name) && !ioctl(e->packet_fd, SIOCGIFFLAGS, &req) &&
-	       req.ifr_flags & IFF_RUNNING;
+	if (!if_indextoname(e->if_index, req.ifr_name))
+		return false;
+	return ioctl(e->packet_fd, SIOCGIFFLAGS, &req) ? errno != ENODEV : req.ifr_flags & IFF_RUNNING;
 }
 
 /* Some drivers act on what they see there, by means of an event. */

@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "drivers/dpdk/events.h"
 #include "drivers/dpdk/standin.h"
+#include "drivers/dpdk/xdp.h"
 
 #if defined(__x86_64__)
 #define IS_IMPORT(type) ((type) == R_X86_64_JUMP_SLOT || (type) == R_X86_64_GLOB_DAT)
@@ -383,6 +384,13 @@ static const struct {
 	{"rte_intr_callback_unregister", events_unregister, "librte_net_memif.so"},
 	{"rte_intr_callback_unregister_pending", events_unregister_pending, "librte_net_memif.so"},
 	{"rte_intr_instance_free", events_listener_free, "librte_net_memif.so"},
+	{"socket", xdp_polite_socket, "libxdp.so"},
+	{"close", xdp_polite_close, "libxdp.so"},
+	{"mmap", xdp_polite_mmap, "libxdp.so"},
+	{"mmap64", xdp_polite_mmap, "libxdp.so"},
+	{"munmap", xdp_polite_munmap, "libxdp.so"},
+	{"close", xdp_polite_close, "libbpf.so"},
+	{"syscall", xdp_polite_syscall, "libbpf.so"},
 	{"poll", packet_poll, "librte_net_af_packet.so"},
 	{"sendto", packet_sendto, "librte_net_af_packet.so"},
 	{"setsockopt", packet_setsockopt, "librte_net_af_packet.so"},
@@ -454,6 +462,17 @@ struct lesson {
 	int err;
 };
 
+static bool is_dpdk(const char *library)
+{
+	return !strncmp(library, "librte_", 7);
+}
+
+/* The program may use these, too: only what they do for us is redirected. */
+static bool is_helper(const char *library)
+{
+	return !strncmp(library, "libbpf.so", 9) || !strncmp(library, "libxdp.so", 9);
+}
+
 static void *replacement(const struct lesson *l, const char *name)
 {
 	for (size_t i = 0; i < sizeof redirections / sizeof *redirections; i++) {
@@ -463,7 +482,7 @@ static void *replacement(const struct lesson *l, const char *name)
 			continue;
 		if (!l->library) /* we know our manners, but are not to meet the hooks either */
 			return dlsym(l->libc, name);
-		if (!only || !strncmp(l->library, only, strlen(only)))
+		if (only ? !strncmp(l->library, only, strlen(only)) : is_dpdk(l->library))
 			return redirections[i].to ? redirections[i].to : dlsym(l->libc, name);
 	}
 	return NULL;
@@ -527,7 +546,7 @@ static int teach_object(struct dl_phdr_info *info, size_t size, void *arg)
 	size_t jump_bytes = 0, rela_bytes = 0;
 
 	l->library = o.base == l->self ? NULL : file_name(info->dlpi_name);
-	if (l->library && strncmp(l->library, "librte_", 7))
+	if (l->library && !is_dpdk(l->library) && !is_helper(l->library))
 		return 0;
 	for (int i = 0; i < info->dlpi_phnum; i++) {
 		const ElfW(Phdr) *p = &info->dlpi_phdr[i];
@@ -580,6 +599,11 @@ int manners_teach(void)
 	l.self = (uintptr_t)self.dli_fbase;
 	dl_iterate_phdr(teach_object, &l);
 	return l.err;
+}
+
+int manners_adopt(int fd)
+{
+	return adopt(fd);
 }
 
 void manners_close(int fd)

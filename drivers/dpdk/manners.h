@@ -25,6 +25,9 @@ int manners_teach(void);
 /* The socket of the net_af_packet port that has been attached since the last call, or -1; the driver hides
  * it. */
 int manners_packet_socket(void);
+/* A descriptor that was made for DPDK: out of the program's way, and reported to the guard. The one it has
+ * now. */
+int manners_adopt(int fd);
 /* Closes a descriptor of DPDK's for it. */
 void manners_close(int fd);
 /* While true, the measuring of the cycle counter's rate sleeps 2 ms instead of 100, and EAL does not load

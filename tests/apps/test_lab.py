@@ -20,7 +20,7 @@ NAME = f"t{os.getpid()}"
 OWN_VIRTIO = "net_sandirect_virtio" if os.environ.get("E2E_VIRTIO") else "net_virtio_user"
 SAN_PORT = {"vhost": (OWN_VIRTIO, "net_vhost"), "vhost-packed": (OWN_VIRTIO, "net_vhost"),
             "virtio-user": ("net_virtio_user", "net_vhost"), "memif": ("net_memif", "net_memif"),
-            "veth": ("net_af_packet", "net_af_packet"), "udp": ("udp", "udp")}
+            "veth": ("net_af_packet", "net_af_packet"), "xdp": ("net_af_xdp", "net_af_xdp"), "udp": ("udp", "udp")}
 # Sends a line each way over every address that the two hosts share.
 TALK = r"""
 import socket, sys
@@ -172,6 +172,11 @@ def veth_of_two():
 @scenario
 def veth_of_five():
     each_link("veth", 5)
+
+
+@scenario
+def xdp():
+    each_link("xdp", 3)
 
 
 @scenario

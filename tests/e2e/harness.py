@@ -35,6 +35,8 @@ PYTHON = os.path.realpath(sys.executable)
 MIB = 1 << 20
 # Segments that may be counted beside the SAN: nothing of ours, but a stray reset or a probe of the tools.
 STRAY_SEGMENTS = 20
+# Of a frame in a page that AF_XDP shares with the kernel.
+XDP_MTU = 1700
 # How long a host that has said that nobody listens is believed.
 ANSWER_TTL = 1.2
 # A sanitized build, and a machine that others use, are slow.
@@ -181,7 +183,7 @@ class Lab:
     FAULTS = ("loss", "duplicate", "reorder", "corrupt", "delay", "jitter", "rate")
 
     def __init__(self, link=None, hosts=2, mtu=1500, mode="embedded", miniport=False, cores=None, **faults):
-        if EVERY_LINK and (link or EVERY_LINK == "udp" and miniport):
+        if EVERY_LINK and (link or EVERY_LINK in ("xdp", "udp") and miniport or EVERY_LINK == "xdp" and mtu > XDP_MTU):
             raise Skip(f"is not for a lab whose link is {EVERY_LINK}")
         link = link or EVERY_LINK or "vhost"
         self.link, self.mode, self.name = link, mode, f"e2e{os.getpid()}"

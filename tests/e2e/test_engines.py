@@ -54,7 +54,7 @@ def bytes_are_handed_over():
         for host in ("h1", "h2"):
             until(lambda h=host: lab.counts(h)[0] == [0, 0], 15, f"the connections of {host} are gone")
             check(lab.counts(host)[1] > 100, "hardly a frame was handed over")
-        queues = 1 if EVERY_LINK in ("virtio-user", "memif", "veth", "udp") else 2
+        queues = 1 if EVERY_LINK in ("virtio-user", "memif", "veth", "xdp", "udp") else 2
         r = subprocess.run([SANDIRECT, "ports", "--json", "--interval", "10ms"], capture_output=True, text=True, check=True)
         ports = json.loads(r.stdout)["ports"]
         equal([(p["program"], p["queues"], p["link"]) for p in ports], [("sandirectd", queues, "up")] * 2, "the daemons' ports")

@@ -52,7 +52,7 @@ def least(a, b):
 @scenario
 def epoll_with_a_kernel_fd():
     need("strace")
-    if EVERY_LINK in ("veth", "udp"):
+    if EVERY_LINK in ("veth", "xdp", "udp"):
         raise Skip("the kernel carries each packet")
     if SANITIZED:
         raise Skip("the sanitizer makes calls of its own")
