@@ -151,8 +151,11 @@ static int open_member(void *ctx, unsigned index, const struct port_config *cfg,
 	int *lock = &x->locks[index / 2][index % 2];
 	int r = lock_device(x, index / 2, cfg->device, lock, err, err_len);
 
-	if (!r)
-		r = port_open(cfg, out, err, err_len);
+	if (r)
+		return r;
+	*out = x->given[index / 2];
+	x->given[index / 2] = NULL;
+	r = *out ? 0 : port_open(cfg, out, err, err_len);
 	if (r)
 		unlock_device(x, lock);
 	return r;
@@ -173,11 +176,6 @@ static int open_device(
 	}
 	if (!c.udp_bind.family)
 		choose_udp_addrs(x, ifindex, &c);
-	if (x->given[i]) {
-		*out = x->given[i];
-		x->given[i] = NULL;
-		return 0;
-	}
 	return c.standby ? port_open_both(&c, open_member, x, 2 * i, out, err, err_len)
 			 : open_member(x, 2 * i, &c, out, err, err_len);
 }
