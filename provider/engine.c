@@ -163,6 +163,8 @@ void engine_remove_ports(struct engine *e)
 		memset(p, 0, sizeof *p);
 	}
 	e->n_ports = 0;
+	free(e->nowhere);
+	e->nowhere = NULL;
 }
 
 void engine_close(struct engine *e)
@@ -173,7 +175,6 @@ void engine_close(struct engine *e)
 	engine_remove_ports(e);
 	resolver_close(&e->resolver);
 	arena_close(&e->arena);
-	free(e->nowhere);
 }
 
 void engine_path(const struct engine *e, unsigned index, const struct sd_addr *local,
