@@ -78,7 +78,7 @@ class Machine:
             a += netdev_arguments(n, netdev)
             device = {"driver": "virtio-net-pci", "id": f"nic{n}", "netdev": f"net{n}", "mac": f"52:54:00:00:{self.number:02x}:{n:02x}",
                       "disable-legacy": "on", "iommu_platform": True, "ats": True}
-            device.update(o.split("=") for o in options.split(",") if o)
+            device.update(typed(o) for o in options.split(",") if o)
             if self.slots:
                 a += ["-device", f"pcie-root-port,id=slot{n},chassis={n + 1}" + (",bus=far" if nodes > 1 else "")]
                 device["bus"] = f"slot{n}"
@@ -238,6 +238,12 @@ class MultiTap:
         subprocess.run(["ip", "netns", "add", name], check=True)
         atexit.register(subprocess.run, ["ip", "netns", "del", name], check=False)
         return name
+
+
+def typed(option):
+    """"vectors=0" as QEMU's JSON wants it."""
+    key, _, value = option.partition("=")
+    return key, {"on": True, "off": False}.get(value, int(value) if value.isdigit() else value)
 
 
 def netdev_arguments(n, netdev):
