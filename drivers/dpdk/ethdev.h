@@ -13,7 +13,10 @@
 
 #include "drivers/port.h"
 
-enum { ETH_QUEUES_MAX = 16 };
+enum {
+	ETH_QUEUES_MAX = 16,
+	INTR_STRIKES = 16, /* frames without their wake-up until the interrupt is given up */
+};
 
 /*
  * A pair of queues, as a port: what one thread uses. Its mbufs are its own, so that the pool's cache is, too,
@@ -78,6 +81,11 @@ void eth_detach(struct eth_port *e);
 /* Tries what can be tried of the interrupts without a frame: is there a descriptor, does the driver switch it
  * on? */
 void eth_find_interrupts(struct eth_port *e);
+
+/* sleep.c: of the port SPI */
+int eth_wait_fd(struct port *p);
+int eth_arm(struct port *p);
+void eth_disarm(struct port *p);
 
 /* chain.c: of the port SPI */
 int eth_map(struct port *p, void *at, size_t len);
