@@ -2,10 +2,10 @@
 """Daemons of two guests, each with an engine on each of two processors, on NICs with two pairs of queues and RSS."""
 import json
 import os
-import re
 import subprocess
 
-import parts
+import parts  # which finds the others
+import daemonlog
 import tap
 from machine import Machine, MultiTap
 from parts import run, sandirect
@@ -42,11 +42,7 @@ def guests():
 
 def counts(machine):
     """Connections of each engine, and frames that were handed over."""
-    before = machine.run("cat /run/daemon.log").count("frames handed over")
-    machine.run("kill -USR1 $(pidof sandirectd)")
-    tap.until(lambda: machine.run("cat /run/daemon.log").count("frames handed over") > before, 10, "the daemon tells")
-    words = machine.run("cat /run/daemon.log").rsplit("programs, ", 1)[1]
-    return [int(n) for n in re.findall(r"engine \d+: (\d+)", words)], int(re.search(r"(\d+) frames handed", words)[1])
+    return daemonlog.counts(lambda: machine.run("cat /run/daemon.log"), lambda: machine.run("kill -USR1 $(pidof sandirectd)"))
 
 
 @tap.once
