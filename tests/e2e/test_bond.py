@@ -3,7 +3,7 @@
 
 A wire is a process of its own, dpdk-testpmd, the back end of a virtio device of either host.
 """
-import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ PORT = 7900
 CHECKED = str(Path(__file__).with_name("checked.py"))
 TESTPMD = shutil.which("dpdk-testpmd")
 CONNECTIONS = 8
-DEAD_TIMEOUT = 3
+DEAD_TIMEOUT = 5
 
 
 class Wire:
@@ -27,8 +27,9 @@ class Wire:
 
     def mend(self):
         devices = [w for i in (1, 2) for w in ("--vdev", f"net_vhost{i},iface={self.directory}/{self.name}{i},client=1")]
+        cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         argv = [TESTPMD, "--no-telemetry", "--no-huge", "--no-shconf", "--no-pci", "-m", "128", f"--file-prefix=wire-{self.name}",
-                "--lcores", "0@(0-1),1@(0-1)", *devices, "--", "--forward-mode=io", "--auto-start", "--total-num-mbufs=4096"]
+                "--lcores", f"0@({cpus}),1@({cpus})", *devices, "--", "--forward-mode=io", "--auto-start", "--total-num-mbufs=4096"]
         log = open(f"{self.directory}/{self.name}.log", "ab")
         # It ends when there is something to read.
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log)
