@@ -109,6 +109,15 @@ def keeps_going(p, what, seconds):
         check(time.monotonic() < end, f"{what}: a connection stands still for {seconds * SLOW} s: {before}, {now}")
 
 
+def cut_and_mend(p, wire):
+    """The longest pause of a connection while it was cut."""
+    wire.cut()
+    pause = keeps_going(p, f"wire {wire.name} is cut", 20)
+    wire.mend()
+    time.sleep(1.5)  # until the back end has connected, which it tries every second
+    return pause
+
+
 def end(p):
     p.tell("end")
     p.process.stdin.close()
@@ -122,13 +131,8 @@ def a_second_wire():
         lab.serve()
         p = lab.hold()
         for i in range(8):
-            wire = lab.wires[i % 2]
             keeps_going(p, "before", 20)
-            wire.cut()
-            pause = keeps_going(p, f"wire {wire.name} is cut", 20)
-            wire.mend()
-            say(f"cut {i}: stood still for {pause * 1e3:.0f} ms")
-            time.sleep(1.5)  # until the back end has connected, which it tries every second
+            say(f"cut {i}: stood still for {cut_and_mend(p, lab.wires[i % 2]) * 1e3:.0f} ms")
         end(p)
         check("goes on by its second device" in lab.daemons["h1"].errors(), lab.daemons["h1"].errors()[-800:])
 
@@ -143,11 +147,7 @@ def daemons_take_over():
             new = lab.start_daemon(("h1", "h2")[i % 2], "--takeover").until_error("ready at")
             check(new.running(), new.errors()[-800:])
             keeps_going(p, f"takeover {i}", 20)
-            wire = lab.wires[i % 2]
-            wire.cut()
-            keeps_going(p, f"wire {wire.name} is cut", 20)
-            wire.mend()
-            time.sleep(1.5)
+            cut_and_mend(p, lab.wires[i % 2])
         end(p)
 
 

@@ -48,6 +48,17 @@ def until_link(machine, wanted, seconds=20):
     tap.until(lambda: port(machine)["link"] == wanted, seconds, f"{machine.name}'s link is {wanted}", every=0.2)
 
 
+def take_out(machine, n, nic):
+    """NIC n, and waits until the kernel has let it go."""
+    machine.unplug(n)
+    machine.until(f"test -e /sys/bus/pci/devices/{nic} && echo there || echo gone", "^gone", 30)
+
+
+def put_in(machine, n, nic):
+    machine.plug(n)
+    machine.until("ls /sys/bus/pci/devices", nic, 30)
+
+
 def works(a, b):
     """Over the SAN, with bytes that come back as they were."""
     before = san_connections(a)
@@ -81,14 +92,12 @@ def unplugged_under_load_and_plugged_again():
     works(a, b)
     for _ in range(3):
         traffic_that_fails(b)
-        a.unplug(0)
-        a.until(f"test -e /sys/bus/pci/devices/{nic} && echo there || echo gone", "^gone", 30)
+        take_out(a, 0, nic)
         until_link(a, "down")
         check("PONG" in a.run(f"{CALL} ping"), "Redis serves the kernel's connections")
         equal(a.run("ls -l /proc/$(pidof redis-server)/fd | grep -c vfio-device", status=None).strip(), "0", "descriptors of the device")
         ends_with_an_error(b)
-        a.plug(0)
-        a.until("ls /sys/bus/pci/devices", nic, 30)
+        put_in(a, 0, nic)
         check("vfio-pci has it" in sandirect(a, f"ports bind {nic}"), "bind")
         until_link(a, "up")
         works(a, b)
@@ -99,14 +108,12 @@ def plugged_in_after_the_program_has_begun():
     """Redis has listened before there was a NIC, and is told of none."""
     a, b = guests()
     nic, = a.nics()
-    a.unplug(0)
-    a.until(f"test -e /sys/bus/pci/devices/{nic} && echo there || echo gone", "^gone", 30)
+    take_out(a, 0, nic)
     a.run("kill $(pidof redis-server); sleep 1")
     start_redis(a)
     a.until("cat /run/redis.log", f"there is no PCI device {nic}", 20)
     until_link(a, "down")
-    a.plug(0)
-    a.until("ls /sys/bus/pci/devices", nic, 30)
+    put_in(a, 0, nic)
     tap.until(lambda: "ports bind" in a.run("cat /run/redis.log"), 10, "another message")
     sandirect(a, f"ports bind {nic}")
     until_link(a, "up")
@@ -156,12 +163,10 @@ def one_of_two_is_unplugged_in_the_midst_of_a_transfer():
     for n in range(4):
         a.run("sleep 2")
         gone = nics[n % 2]
-        a.unplug(n % 2)
-        a.until(f"test -e /sys/bus/pci/devices/{gone} && echo there || echo gone", "^gone", 30)
+        take_out(a, n % 2, gone)
         equal(port(a)["link"], "up", "the port's link")
         a.run("sleep 1")
-        a.plug(n % 2)
-        a.until("ls /sys/bus/pci/devices", gone, 30)
+        put_in(a, n % 2, gone)
         sandirect(a, f"ports bind {gone}")
         a.run("sleep 2")
     check("yes" not in b.run("test -e /run/sent && echo yes || echo no"), "the transfer was too short for this test")
