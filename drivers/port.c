@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/mac.h"
+#include "base/pci.h"
 #include "drivers/fault.h"
 
 #define BACKEND "libsandirect-dpdk.so"
@@ -176,7 +177,7 @@ static int prepare_one(const struct port_config *cfg, char *err, size_t err_len)
 /* One is enough. DPDK looks for PCI devices only if it is started for one. */
 static int prepare_both(const struct port_config cfg[2])
 {
-	bool swapped = port_is_pci(cfg[1].device) && !port_is_pci(cfg[0].device);
+	bool swapped = sd_pci_address(cfg[1].device, NULL) && !sd_pci_address(cfg[0].device, NULL);
 	char err[2][256];
 	int e = prepare_one(&cfg[swapped], err[0], sizeof err[0]);
 

@@ -168,8 +168,6 @@ int port_open(const struct port_config *cfg, struct port **out, char *err, size_
 /* Does what port_open would do first and what takes longest (a DPDK device's EAL), without the device. Errors
  * as port_open's. */
 int port_prepare(const struct port_config *cfg, char *err, size_t err_len);
-/* Does this name a device on the PCI bus? */
-bool port_is_pci(const char *device);
 /* The NUMA node of the device that this names, which need not be open; -1: unknown, or it has none. */
 int port_numa_node(const char *device);
 /* Who has to know which descriptors of the process are the ports' own: called with own = true for each that

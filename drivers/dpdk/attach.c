@@ -3,7 +3,6 @@
  * it. */
 #include <errno.h>
 #include <net/if.h>
-#include <numa.h>
 #include <rte_bus_vdev.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
@@ -11,7 +10,6 @@
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
 #include <rte_mbuf_pool_ops.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,6 +24,7 @@
 #include "drivers/dpdk/ethdev.h"
 #include "drivers/dpdk/events.h"
 #include "drivers/dpdk/manners.h"
+#include "drivers/dpdk/node.h"
 #include "drivers/dpdk/plug.h"
 #include "drivers/dpdk/standin.h"
 #include "drivers/dpdk/xdp.h"
@@ -203,24 +202,14 @@ static int node_of(const struct eth_port *e)
 static void check_node(const struct eth_port *e)
 {
 	int node = rte_eth_dev_socket_id(e->id);
-	struct bitmask *cpus;
-	cpu_set_t set;
-	bool may = false;
 
-	if (node < 0 || numa_available() < 0 || numa_num_configured_nodes() < 2 ||
-		sched_getaffinity(0, sizeof set, &set))
+	if (node < 0 || node_is_allowed(node))
 		return;
-	cpus = numa_allocate_cpumask();
-	if (!numa_node_to_cpus(node, cpus)) {
-		for (int cpu = 0; cpu < CPU_SETSIZE && !may; cpu++)
-			may = CPU_ISSET(cpu, &set) && numa_bitmask_isbitset(cpus, (unsigned)cpu);
-		if (!may)
-			sd_warn("port %s: its device is on NUMA node %d, and this thread may not run there: "
-				"every packet crosses between nodes; allow it CPUs of that node (numactl "
-				"--cpunodebind=%d; a daemon's are its cores)",
-				e->name, node, node);
-	}
-	numa_free_cpumask(cpus);
+	sd_warn("port %s: its device is on NUMA node %d, and this thread may not run there: every packet "
+		"crosses "
+		"between nodes; allow it CPUs of that node (numactl --cpunodebind=%d; a daemon's are its "
+		"cores)",
+		e->name, node, node);
 }
 
 /* Its frames lie as close as they can: net_af_xdp works out from their number how much memory they are in,
@@ -251,12 +240,11 @@ static struct rte_mempool *new_dense_pool(const char *name, unsigned n, unsigned
 static int create_pool(struct eth_port *e, struct eth_queue *q, unsigned room, unsigned descriptors)
 {
 	static _Atomic unsigned serial;
+	uint16_t bytes = (uint16_t)(room + RTE_PKTMBUF_HEADROOM);
+	unsigned n = descriptors + POOL_EXTRA;
 	char name[32];
 
 	snprintf(name, sizeof name, "sandirect-%u", serial++);
-	unsigned n = descriptors + POOL_EXTRA;
-	uint16_t bytes = (uint16_t)(room + RTE_PKTMBUF_HEADROOM);
-
 	q->pool = strcmp(e->driver, "net_af_xdp")
 			  ? rte_pktmbuf_pool_create(name, n, POOL_CACHE, 0, bytes, e->node)
 			  : new_dense_pool(name, n, bytes, e->node);

@@ -11,7 +11,6 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
-#include <numa.h>
 #include <pthread.h>
 #include <rte_bus.h>
 #include <rte_eal.h>
@@ -29,10 +28,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/pci.h"
 #include "drivers/dpdk/manners.h"
+#include "drivers/dpdk/node.h"
 
 #define OWN_DRIVER "net_sandirect_virtio"
-#define NODES	   "/sys/devices/system/node"
 
 enum {
 	FD_NEED = 96,	  /* descriptors that EAL and some ports may take */
@@ -55,18 +55,6 @@ struct args {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool running, with_pci;
 static int failed; /* the one attempt's error */
-
-bool eal_is_pci(const char *device)
-{
-	unsigned domain, bus, slot, function;
-	int end = 0;
-
-	if (sscanf(device, "%4x:%2x:%2x.%1x%n", &domain, &bus, &slot, &function, &end) == 4 && end)
-		return !device[end] || device[end] == ',';
-	end = 0;
-	return sscanf(device, "%2x:%2x.%1x%n", &bus, &slot, &function, &end) == 3 && end &&
-	       (!device[end] || device[end] == ',');
-}
 
 void eal_adopt_thread(void)
 {
@@ -139,54 +127,6 @@ static uint64_t address_space_left(void)
 	return lim.rlim_cur > pages ? lim.rlim_cur - pages : 0;
 }
 
-/* The NUMA node that has all CPUs on which this thread may run; -1: they are on several, or there is but one.
- */
-static int only_node(void)
-{
-	int node = -1;
-	cpu_set_t set;
-
-	if (numa_available() < 0 || numa_num_configured_nodes() < 2 || sched_getaffinity(0, sizeof set, &set))
-		return -1;
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (!CPU_ISSET(cpu, &set))
-			continue;
-		if (node >= 0 && numa_node_of_cpu(cpu) != node)
-			return -1;
-		node = numa_node_of_cpu(cpu);
-	}
-	return node;
-}
-
-/* Free hugepages of this node, in bytes. */
-static uint64_t huge_bytes_of(int node)
-{
-	char path[320];
-	uint64_t bytes = 0;
-	struct dirent *e;
-	DIR *dir;
-
-	snprintf(path, sizeof path, NODES "/node%d/hugepages", node);
-	dir = opendir(path);
-	while (dir && (e = readdir(dir))) {
-		unsigned long kb, count;
-		FILE *f;
-
-		if (sscanf(e->d_name, "hugepages-%lukB", &kb) != 1)
-			continue;
-		snprintf(path, sizeof path, NODES "/node%d/hugepages/hugepages-%lukB/free_hugepages", node,
-			kb);
-		f = fopen(path, "re");
-		if (f && fscanf(f, "%lu", &count) == 1)
-			bytes += (uint64_t)count * kb << 10;
-		if (f)
-			fclose(f);
-	}
-	if (dir)
-		closedir(dir);
-	return bytes;
-}
-
 /*
  * Are there free huge pages that we may map? Counting alone does not tell: control groups limit them too. EAL
  * takes its own from the node that the thread runs on, if it runs on one only, and ends the process when
@@ -195,10 +135,10 @@ static uint64_t huge_bytes_of(int node)
 static bool huge_pages_there(void)
 {
 	size_t bytes = (size_t)HUGE_MIN_MB << 20;
-	int node = only_node();
+	int node = node_only();
 	void *p;
 
-	if (node >= 0 && huge_bytes_of(node) < bytes)
+	if (node >= 0 && node_free_huge(node) < bytes)
 		return false;
 	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 
@@ -294,7 +234,7 @@ static void build_args(struct args *a, const struct port_config *cfg, bool huge)
 		add_arg(a, "-m");
 		add_arg(a, "%d", NO_HUGE_MB);
 	}
-	if (eal_is_pci(cfg->device)) {
+	if (sd_pci_address(cfg->device, NULL)) {
 		add_arg(a, "-a");
 		add_arg(a, "%s", cfg->device);
 	} else {
@@ -360,7 +300,7 @@ static int start_once(const struct port_config *cfg, char *err, size_t err_len)
 	e = init(cfg, huge, err, err_len);
 	failed = e;
 	running = !e;
-	with_pci = eal_is_pci(cfg->device);
+	with_pci = sd_pci_address(cfg->device, NULL);
 	return e;
 }
 
@@ -473,7 +413,7 @@ static int load_all_drivers(char *err, size_t err_len)
 
 int eal_start(const struct port_config *cfg, char *err, size_t err_len)
 {
-	bool pci = eal_is_pci(cfg->device);
+	bool pci = sd_pci_address(cfg->device, NULL);
 	int e = 0;
 
 	pthread_mutex_lock(&lock);

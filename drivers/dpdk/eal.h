@@ -14,9 +14,6 @@
  * -EINVAL, -EBUSY, with one line in err. Only the first port's hugepages and eal_args count. */
 int eal_start(const struct port_config *cfg, char *err, size_t err_len);
 
-/* "0000:03:00.1", possibly with arguments? */
-bool eal_is_pci(const char *device);
-
 /* The calling thread shares the main lcore's mempool caches from now on. A port's pool is only used by the
  * thread that holds the port, so no two threads use one cache at a time. */
 void eal_adopt_thread(void);

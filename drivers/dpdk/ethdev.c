@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/pci.h"
 #include "drivers/dpdk/devargs.h"
 #include "drivers/dpdk/eal.h"
 #include "drivers/dpdk/ethdev.h"
@@ -258,7 +259,7 @@ static bool attach_again(struct eth_port *e)
 		return false;
 	if (eth_attach(e, err, sizeof err)) {
 		tell_missing(e, err);
-		e->attach_at = now + (eal_is_pci(e->args) ? ATTACH_PAUSE * SD_MS : 0);
+		e->attach_at = now + (sd_pci_address(e->args, NULL) ? ATTACH_PAUSE * SD_MS : 0);
 		return false;
 	}
 	if (*e->missing)

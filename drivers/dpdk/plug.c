@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "drivers/dpdk/eal.h"
+#include "base/pci.h"
 
 #define DEVICES "/sys/bus/pci/devices/"
 
@@ -23,24 +23,14 @@ static bool is_shared(const char *kernel_driver)
 	return strstr(kernel_driver, "vfio"); /* vfio-pci, and its variants for certain devices */
 }
 
-/* "0000:03:00.0" of "03:00.0,args". */
-static void address_of(const char *device, char *out, size_t len)
-{
-	int n = (int)strcspn(device, ",");
-	bool has_domain = strchr(device, ':') != memrchr(device, ':', (size_t)n);
-
-	snprintf(out, len, "%s%.*s", has_domain ? "" : "0000:", n, device);
-}
-
 bool plug_is_in(const char *device, char *err, size_t err_len)
 {
-	char address[64], path[128], driver[256];
+	char address[SD_PCI_STRLEN], path[128], driver[256];
 	const char *name;
 	ssize_t n;
 
-	if (!eal_is_pci(device))
+	if (!sd_pci_address(device, address))
 		return true;
-	address_of(device, address, sizeof address);
 	snprintf(path, sizeof path, DEVICES "%s", address);
 	if (access(path, F_OK)) {
 		snprintf(err, err_len, "there is no PCI device %s", address);

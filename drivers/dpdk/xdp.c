@@ -142,15 +142,14 @@ int xdp_socket(void)
 	return fd;
 }
 
-static bool keep(struct belonging new)
+static void keep(struct belonging new)
 {
 	for (unsigned i = 0; i < BELONGINGS; i++) {
 		if (belongings[i].owner)
 			continue;
 		belongings[i] = new;
-		return true;
+		return;
 	}
-	return false;
 }
 
 static int adopt(int fd)
