@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "defroute.h"
 
 #define DEVICES	 "/sys/bus/pci/devices"
 #define PATH_LEN 320
@@ -159,44 +162,16 @@ int pcidev_each(int (*see)(void *ctx, const struct pcidev *d), void *ctx)
 
 /* --- routes --- */
 
-static bool is_default_v4(const char *netdev)
-{
-	FILE *f = fopen("/proc/net/route", "re");
-	char line[256], name[32];
-	unsigned long to, mask;
-	bool is = false;
-
-	while (f && !is && fgets(line, sizeof line, f))
-		is = sscanf(line, "%31s %lx %*s %*s %*s %*s %*s %lx", name, &to, &mask) == 3 && !to &&
-		     !mask && !strcmp(name, netdev);
-	if (f)
-		fclose(f);
-	return is;
-}
-
-static bool is_default_v6(const char *netdev)
-{
-	FILE *f = fopen("/proc/net/ipv6_route", "re");
-	char line[256], to[40], name[32];
-	unsigned bits;
-	bool is = false;
-
-	while (f && !is && fgets(line, sizeof line, f))
-		is = sscanf(line, "%39s %x %*s %*s %*s %*s %*s %*s %*s %31s", to, &bits, name) == 3 &&
-		     !bits && strspn(to, "0") == 32 && !strcmp(name, netdev);
-	if (f)
-		fclose(f);
-	return is;
-}
-
+/* What cannot be found out is taken for true: a network is lost otherwise. */
 static bool carries_default(const char *netdev, unsigned depth, char *out, size_t len)
 {
+	unsigned ifindex = if_nametoindex(netdev);
 	char path[PATH_LEN];
 	struct dirent *e;
 	bool does = false;
 	DIR *dir;
 
-	if (is_default_v4(netdev) || is_default_v6(netdev)) {
+	if (ifindex && defroute_by(ifindex)) {
 		snprintf(out, len, "%s", netdev);
 		return true;
 	}
