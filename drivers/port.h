@@ -26,6 +26,9 @@
 
 struct port;
 
+/* Where all of the SAN's packets go (UDP). */
+#define PORT_UDP_PORT 7747
+
 enum port_frame_flags {
 	PORT_RX_CSUM_BAD = 1 << 0, /* the NIC found a wrong IP or UDP checksum */
 	PORT_RX_CSUM_OK = 1 << 1,  /* the NIC verified the UDP checksum */

@@ -29,7 +29,6 @@
 #include "drivers/port.h"
 
 enum {
-	PORT_UDP_PORT = 7747,
 	DEFAULT_MTU = 1500,
 	BURST = 64,
 	BUFFERS = 512, /* each way */

@@ -66,6 +66,7 @@ static void choose_udp_addrs(struct ether *x, int ifindex, struct port_config *c
 			best[i].scope = (uint32_t)ifindex;
 	}
 	c->udp_bind = best[!best[0].family];
+	_Static_assert(TP_UDP_PORT == PORT_UDP_PORT, "ports expect what the transport sends");
 	c->udp_bind.port = TP_UDP_PORT;
 	if (best[0].family)
 		c->udp_bind_too = best[1];

@@ -23,6 +23,7 @@
 #include "drivers/dpdk/devargs.h"
 #include "drivers/dpdk/ethdev.h"
 #include "drivers/dpdk/events.h"
+#include "drivers/dpdk/flow.h"
 #include "drivers/dpdk/manners.h"
 #include "drivers/dpdk/node.h"
 #include "drivers/dpdk/plug.h"
@@ -316,6 +317,34 @@ static int set_up_queues(struct eth_port *e, uint16_t rx, uint16_t tx)
 	return r;
 }
 
+/* A NIC that the kernel keeps: only what is the SAN's is to come here. Without that the kernel's interface
+ * would hear nothing any more. */
+static int isolate(struct eth_port *e, const struct port_config *cfg, char *err, size_t err_len)
+{
+	const char *why;
+	int r = flow_isolate(e->id, &why);
+
+	if (r)
+		snprintf(err, err_len,
+			"%s: its interface would lose its traffic, as the driver does not leave the kernel "
+			"what is "
+			"not the SAN's (%s); update the NIC's firmware, or use net_af_xdp on the interface",
+			cfg->device, why);
+	return r ? -ENOTSUP : 0;
+}
+
+static int steer(struct eth_port *e, const struct port_config *cfg, char *err, size_t err_len)
+{
+	const char *why;
+	int r = flow_steer(e->id, e->n_queues, &why);
+
+	if (r)
+		snprintf(err, err_len,
+			"%s: the NIC does not lead UDP port %u to us (%s); use net_af_xdp on its interface",
+			cfg->device, PORT_UDP_PORT, why);
+	return r ? -ENOTSUP : 0;
+}
+
 /* The device's address, ours on the device, or just ours where the device does not filter. */
 static void set_mac(struct eth_port *e, const struct port_config *cfg)
 {
@@ -332,6 +361,11 @@ static void set_mac(struct eth_port *e, const struct port_config *cfg)
 	memcpy(e->mac, mac.addr_bytes, sizeof e->mac);
 	if (rte_is_same_ether_addr(&mac, &own)) /* an interface that the kernel shares is left alone */
 		return;
+	if (e->bifurcated) {
+		sd_warn("port %s: the kernel's interface keeps its MAC address; configure no mac", e->name);
+		memcpy(e->mac, own.addr_bytes, sizeof e->mac);
+		return;
+	}
 	if (rte_eth_dev_default_mac_addr_set(e->id, &mac) && rte_eth_promiscuous_enable(e->id))
 		sd_warn("port %s: %s takes no other MAC address than its own, so it may hear nothing; "
 			"configure no "
@@ -356,6 +390,10 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 	e->caps = PORT_CAP_BROADCAST | PORT_CAP_LINK;
 	snprintf(e->driver, sizeof e->driver, "%s", info.driver_name);
 	check_node(e);
+	e->bifurcated = flow_is_bifurcated(&info);
+	r = e->bifurcated ? isolate(e, cfg, err, err_len) : 0;
+	if (r)
+		return r;
 	r = configure(e, cfg, &info);
 	if (r)
 		return fail(r, err, err_len, cfg, "cannot configure");
@@ -373,6 +411,9 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 	if (r)
 		return fail(r, err, err_len, cfg, "cannot start");
 	e->started = true;
+	r = e->bifurcated ? steer(e, cfg, err, err_len) : 0;
+	if (r)
+		return r;
 	standin_leave();
 	rte_eth_link_get_nowait(e->id, &e->link);
 	eth_find_interrupts(e);

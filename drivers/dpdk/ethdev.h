@@ -58,6 +58,7 @@ struct eth_port {
 	uint16_t mtu;
 	uint8_t mac[6];
 	int node;		/* NUMA: of its memory; SOCKET_ID_ANY */
+	bool bifurcated;	/* the kernel has the NIC too (flow.h) */
 	bool unplugging;	/* the device is wanted back (plug.h) */
 	char missing[256];	/* what has been said of why there is no device */
 	uint64_t attach_at;	/* not before */

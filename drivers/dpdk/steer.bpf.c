@@ -11,7 +11,7 @@
 #include <linux/udp.h>
 
 #define SECTION(name) __attribute__((section(name), used))
-#define SAN_PORT      7747 /* TP_UDP_PORT */
+#define SAN_PORT      7747 /* PORT_UDP_PORT */
 #define QUEUES	      64
 
 static long (*redirect_map)(void *map, __u64 key, __u64 flags) = (void *)BPF_FUNC_redirect_map;
