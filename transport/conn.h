@@ -190,6 +190,7 @@ struct tp_conn {
 	/* every acknowledgement */
 	uint64_t round_end;	      /* PSN */
 	uint8_t astray_tries;	      /* source ports drawn because of that */
+	uint8_t good_rounds;	      /* since then, while that counts */
 	uint64_t rack_time, rack_psn; /* the latest transmission known to have arrived */
 	uint64_t rack_rtt;
 	uint64_t highest;		/* one past the highest PSN known to have arrived */

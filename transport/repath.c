@@ -7,7 +7,8 @@
  *
  * A receiver with several queues spreads packets by the same port. If it says that ours come to another queue
  * than the connection's, which costs it something, ports are tried until it does not say so any more, one in
- * each round trip; or for good, as it may have other reasons.
+ * each round trip; or for good, as it may have other reasons. A port that has done well for some round trips
+ * shows that it can be helped: when that is given up for another reason, all tries are there again.
  */
 #include "transport/conn.h"
 
@@ -16,6 +17,7 @@
 #define ROUNDS_FORCE 12
 
 #define ASTRAY_TRIES 32
+#define GOOD_ROUNDS  8 /* in a row, more than come about by chance */
 
 static void go(struct tp_conn *c)
 {
@@ -27,6 +29,21 @@ static void go(struct tp_conn *c)
 	c->tp->stats.repaths++;
 }
 
+static void seek_queue(struct tp_conn *c)
+{
+	if (!c->peer_astray) {
+		if (++c->good_rounds == GOOD_ROUNDS)
+			c->astray_tries = 0;
+		return;
+	}
+	c->good_rounds = 0;
+	if (c->astray_tries == ASTRAY_TRIES)
+		return;
+	c->astray_tries++;
+	c->peer_astray = false; /* of this port it has yet to say something */
+	go(c);
+}
+
 void tp_repath_round(struct tp_conn *c)
 {
 	bool bad = 2 * c->round_marked > c->round_acked;
@@ -36,11 +53,8 @@ void tp_repath_round(struct tp_conn *c)
 		c->bad_rounds = 0;
 	else if (++c->bad_rounds >= ROUNDS_FORCE)
 		go(c);
-	if (__builtin_expect(c->peer_astray, 0) && c->astray_tries < ASTRAY_TRIES) {
-		c->astray_tries++;
-		c->peer_astray = false; /* of this port it has yet to say something */
-		go(c);
-	}
+	if (__builtin_expect(c->astray_tries, 0) || __builtin_expect(c->peer_astray, 0))
+		seek_queue(c);
 }
 
 void tp_repath_idle(struct tp_conn *c)

@@ -24,6 +24,7 @@
 	X(astray)                                                                                            \
 	X(peer_astray)                                                                                       \
 	X(astray_tries)                                                                                      \
+	X(good_rounds)                                                                                       \
 	X(limited)                                                                                           \
 	X(ack_pending)                                                                                       \
 	X(ce_count)                                                                                          \

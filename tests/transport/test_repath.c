@@ -166,6 +166,34 @@ static void but_not_for_ever(void **state)
 	assert_int_equal(p.repaths, 32);
 }
 
+/* Each time that it has been found, and was lost again for other reasons. */
+static void tries_are_counted_from_the_last_success(void **state)
+{
+	unsigned before;
+
+	for (unsigned i = 0; i < 4; i++) {
+		astray = true;
+		for (unsigned k = 0; k < 30; k++)
+			round_trip(0);
+		assert_int_equal(p.repaths, (i + 1) * 30);
+		astray = false;
+		for (unsigned k = 0; k < 9; k++)
+			round_trip(0);
+	}
+	/* By chance does not count. */
+	before = p.repaths;
+	for (unsigned i = 0; i < 100; i++) {
+		astray = i % 4 == 3;
+		round_trip(0);
+	}
+	assert_int_equal(p.repaths, before + 25);
+	for (unsigned i = 0; i < 100; i++) {
+		astray = i % 4 == 3;
+		round_trip(0);
+	}
+	assert_int_equal(p.repaths, before + 32);
+}
+
 /* What comes astray is said, in ACKs and with windows. */
 static void and_asked_for(void **state)
 {
@@ -205,6 +233,7 @@ int main(void)
 		CASE(another_queue_is_looked_for),
 		CASE(a_word_counts_once),
 		CASE(but_not_for_ever),
+		CASE(tries_are_counted_from_the_last_success),
 		CASE(and_asked_for),
 		CASE(silence_is_left),
 	};
