@@ -60,7 +60,8 @@ struct port_info {
 	const char *driver; /* "net_virtio_user", "sim", "udp"... */
 	uint8_t mac[6];
 	uint16_t mtu;	 /* IP MTU */
-	uint16_t queues; /* pairs of a receive and a transmit queue that are in use */
+	uint16_t queues; /* pairs of a receive and a transmit queue that are in use; one until there is a
+			    device */
 	int numa_node;	 /* -1: unknown */
 	uint32_t caps;
 	bool link_up;
@@ -182,8 +183,8 @@ void port_set_fd_guard(port_fd_guard *guard, void *ctx);
 typedef int port_opener(void *ctx, unsigned index, const struct port_config *cfg, struct port **out,
 	char *err, size_t err_len);
 /* A port whose device cannot be opened now: open tries it every second, from link_poll, or less often, up
- * to 30 s, if trying takes long. It has one pair of queues and no PORT_CAP_EXT_TX. cfg's strings stay the
- * caller's, until it is closed. -ENOMEM. */
+ * to 30 s, if trying takes long. It has one pair of queues until then, and no PORT_CAP_EXT_TX. cfg's strings
+ * stay the caller's, until it is closed. -ENOMEM. */
 int port_late_open(
 	const struct port_config *cfg, port_opener *open, void *ctx, unsigned index, struct port **out);
 /* Two ports of one network as one, with the first one's address: what goes by the one goes on by the other

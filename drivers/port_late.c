@@ -157,6 +157,13 @@ static unsigned late_backlog(struct port *p)
 	return in && in->ops->backlog ? in->ops->backlog(in) : 0;
 }
 
+static struct port *late_queue(struct port *p, unsigned i)
+{
+	struct port *in = of(p)->inner;
+
+	return in && i ? in->ops->queue(in, i) : p;
+}
+
 static void late_close(struct port *p)
 {
 	struct late *l = of(p);
@@ -180,6 +187,7 @@ static const struct port_ops late_ops = {
 	.link_poll = late_link_poll,
 	.info = late_info,
 	.stats = late_stats,
+	.queue = late_queue,
 	.backlog = late_backlog,
 	.close = late_close,
 };
@@ -198,7 +206,6 @@ int port_late_open(
 	l->pause = TRY_NS;
 	l->try_at = sd_clock_ns() + TRY_NS;
 	l->cfg = *cfg;
-	l->cfg.queues = 0; /* those who share the port know of one already */
 	l->cfg.ext_tx = false;
 	if (!l->cfg.mtu)
 		l->cfg.mtu = DEFAULT_MTU;

@@ -32,8 +32,7 @@ struct user {
 	_Alignas(64) struct port base;
 	struct share *share;
 	unsigned index;
-	struct queue *queue;		    /* for sending; to receive from, unless it is another one's */
-	bool receives;			    /* from queue */
+	_Atomic(struct queue *) queue;	    /* for sending; to receive from, unless it is another one's */
 	struct lane *lanes[PORT_SHARE_MAX]; /* to it, from those who receive */
 	unsigned seen;			    /* of share.changes */
 	int bell;			    /* eventfd; -1: it is handed nothing */
@@ -45,12 +44,13 @@ struct user {
 };
 
 struct share {
-	unsigned n, n_queues; /* either one queue, or one each */
+	unsigned n;
+	_Atomic unsigned n_queues; /* either one queue, or one each */
 	_Atomic unsigned n_open;
 	port_share_steer *steer;
 	void *ctx;
 	_Atomic unsigned changes; /* of what the port tells of itself */
-	_Atomic unsigned closed;  /* users with a queue that have closed their port: a bit each */
+	_Atomic unsigned closed;  /* users that have closed their port, but for user 0: a bit each */
 	struct queue queues[PORT_SHARE_MAX];
 	struct user users[PORT_SHARE_MAX];
 };
@@ -71,22 +71,41 @@ static void unlock(struct queue *q)
 	pthread_mutex_unlock(&q->lock);
 }
 
-/* To the port, which they have come from. */
-static void give_back(struct queue *q, struct port_frame *frames, unsigned n)
+/* Its queue, which becomes another one when the port has one for each. */
+static struct queue *lock_own(struct user *u)
 {
-	struct port *port;
+	for (;;) {
+		struct queue *q = u->queue;
+
+		lock(q);
+		if (__builtin_expect(q == u->queue, 1))
+			return q;
+		unlock(q);
+	}
+}
+
+/* From its queue, not just by others. */
+static bool receives(const struct user *u)
+{
+	return !u->index || u->queue != u->share->queues;
+}
+
+/* To the port, which they have come from. */
+static void give_back(struct user *u, struct port_frame *frames, unsigned n)
+{
+	struct queue *q;
 
 	if (!n)
 		return;
-	port = lock(q);
-	port->ops->rx_done(port, frames, n);
+	q = lock_own(u);
+	q->port->ops->rx_done(q->port, frames, n);
 	unlock(q);
 }
 
 /* --- receiving for others --- */
 
 /* Locked. Gives back what other users are through with. */
-static void reclaim_all(struct user *u)
+static void reclaim_all(struct user *u, struct port *port)
 {
 	struct share *s = u->share;
 	struct port_frame frames[BURST];
@@ -98,7 +117,7 @@ static void reclaim_all(struct user *u)
 		do {
 			n = l ? lane_reclaim(l, frames, BURST) : 0;
 			if (n)
-				u->queue->port->ops->rx_done(u->queue->port, frames, n);
+				port->ops->rx_done(port, frames, n);
 		} while (n == BURST);
 	}
 }
@@ -148,11 +167,11 @@ static unsigned receive(struct user *u, struct port_frame *frames, unsigned max)
 	struct port_frame lost[BURST];
 	unsigned n, kept = 0, n_lost = 0;
 	bool others = false;
-	struct port *port = lock(u->queue);
+	struct queue *q = lock_own(u);
 
-	reclaim_all(u);
-	n = port->ops->rx(port, frames, max < BURST ? max : BURST);
-	unlock(u->queue);
+	reclaim_all(u, q->port);
+	n = q->port->ops->rx(q->port, frames, max < BURST ? max : BURST);
+	unlock(q);
 	for (unsigned i = 0; i < n; i++) {
 		uint32_t mask = u->share->steer(u->share->ctx, &frames[i]), me = 1u << u->index;
 
@@ -168,7 +187,7 @@ static unsigned receive(struct user *u, struct port_frame *frames, unsigned max)
 	}
 	if (others)
 		ring_bells(u);
-	give_back(u->queue, lost, n_lost);
+	give_back(u, lost, n_lost);
 	return kept;
 }
 
@@ -194,12 +213,12 @@ static void receive_for_closed(struct share *s)
 {
 	unsigned closed = atomic_load(&s->closed);
 
-	for (unsigned i = 1; closed >> i; i++) {
+	for (unsigned i = 1; closed >> i && s->n_queues > 1; i++) {
 		struct user *u = &s->users[i];
 		struct port_frame frames[BURST];
 		unsigned n = closed & 1u << i ? receive(u, frames, BURST) : 0;
 
-		give_back(u->queue, frames, n);
+		give_back(u, frames, n);
 	}
 }
 
@@ -211,8 +230,10 @@ static unsigned share_rx(struct port *p, struct port_frame *frames, unsigned max
 
 	if (__builtin_expect(!u->index && atomic_load_explicit(&u->share->closed, memory_order_relaxed), 0))
 		receive_for_closed(u->share);
-	n = take_handed(u, frames, u->receives ? max / 2 : max);
-	return u->receives ? n + receive(u, frames + n, max - n) : n;
+	if (!receives(u))
+		return take_handed(u, frames, max);
+	n = take_handed(u, frames, max / 2);
+	return n + receive(u, frames + n, max - n);
 }
 
 static void share_rx_done(struct port *p, struct port_frame *frames, unsigned n)
@@ -228,27 +249,25 @@ static void share_rx_done(struct port *p, struct port_frame *frames, unsigned n)
 		else
 			frames[own++] = frames[i];
 	}
-	give_back(u->queue, frames, own);
+	give_back(u, frames, own);
 }
 
 /* --- all send --- */
 
 static unsigned share_tx_get(struct port *p, struct port_frame *frames, unsigned n)
 {
-	struct queue *q = user_of(p)->queue;
-	struct port *port = lock(q);
+	struct queue *q = lock_own(user_of(p));
 
-	n = port->ops->tx_get(port, frames, n);
+	n = q->port->ops->tx_get(q->port, frames, n);
 	unlock(q);
 	return n;
 }
 
 static void share_tx_put(struct port *p, struct port_frame *frames, unsigned n)
 {
-	struct queue *q = user_of(p)->queue;
-	struct port *port = lock(q);
+	struct queue *q = lock_own(user_of(p));
 
-	port->ops->tx_put(port, frames, n);
+	q->port->ops->tx_put(q->port, frames, n);
 	unlock(q);
 }
 
@@ -256,14 +275,14 @@ static unsigned share_tx(struct port *p, struct port_frame *frames, unsigned n)
 {
 	struct user *u = user_of(p);
 	uint64_t bytes = 0;
-	struct port *port;
+	struct queue *q;
 	unsigned sent;
 
 	for (unsigned i = 0; i < n; i++)
 		bytes += frames[i].len;
-	port = lock(u->queue);
-	sent = port->ops->tx(port, frames, n);
-	unlock(u->queue);
+	q = lock_own(u);
+	sent = q->port->ops->tx(q->port, frames, n);
+	unlock(q);
 	for (unsigned i = sent; i < n; i++)
 		bytes -= frames[i].len;
 	u->stats.tx_bytes += bytes;
@@ -278,14 +297,14 @@ static int share_wait_fd(struct port *p)
 {
 	struct epoll_event ev = {.events = EPOLLIN};
 	struct user *u = user_of(p);
-	struct port *port;
+	struct queue *q;
 	int fd;
 
-	if (!u->receives)
+	if (!receives(u))
 		return u->bell;
-	port = lock(u->queue);
-	fd = port->ops->wait_fd(port);
-	unlock(u->queue);
+	q = lock_own(u);
+	fd = q->port->ops->wait_fd(q->port);
+	unlock(q);
 	if (u->both >= 0 && fd == -EAGAIN)
 		return u->both;
 	if (u->both < 0 || fd < 0)
@@ -298,37 +317,56 @@ static int share_wait_fd(struct port *p)
 static int share_arm(struct port *p)
 {
 	struct user *u = user_of(p);
-	struct port *port;
-	int r = 0;
+	struct queue *q;
+	int r;
 
 	if (u->bell >= 0)
 		atomic_store(&u->armed, true);
-	if (!u->receives)
+	if (!receives(u))
 		return 0;
-	port = lock(u->queue);
-	r = port->ops->arm(port);
-	unlock(u->queue);
+	q = lock_own(u);
+	r = q->port->ops->arm(q->port);
+	unlock(q);
 	return r;
 }
 
 static void share_disarm(struct port *p)
 {
 	struct user *u = user_of(p);
-	struct port *port;
+	struct queue *q;
 	eventfd_t count;
 
 	if (u->bell >= 0) {
 		atomic_store(&u->armed, false);
 		eventfd_read(u->bell, &count); /* also of a ring that came too late for the last one */
 	}
-	if (!u->receives)
+	if (!receives(u))
 		return;
-	port = lock(u->queue);
-	port->ops->disarm(port);
-	unlock(u->queue);
+	q = lock_own(u);
+	q->port->ops->disarm(q->port);
+	unlock(q);
 }
 
 /* --- the rest --- */
+
+/* Locked, all of them. A port whose device came late may have a queue for each now: nobody has a frame of it
+ * yet. */
+static void spread(struct share *s)
+{
+	struct port *first = s->queues[0].port;
+	struct port_info info;
+
+	if (s->n_queues > 1 || s->n < 2 || !first->ops->queue)
+		return;
+	first->ops->info(first, &info);
+	if (info.queues < s->n)
+		return;
+	for (unsigned i = 1; i < s->n; i++) {
+		s->queues[i].port = first->ops->queue(first, i);
+		s->users[i].queue = &s->queues[i];
+	}
+	s->n_queues = s->n;
+}
 
 static bool share_link_poll(struct port *p)
 {
@@ -343,10 +381,11 @@ static bool share_link_poll(struct port *p)
 		u->seen = changes;
 		return changed;
 	}
-	for (unsigned i = 0; i < s->n_queues; i++)
+	for (unsigned i = 0; i < s->n; i++)
 		lock(&s->queues[i]);
 	changed = first->ops->link_poll(first);
-	for (unsigned i = 0; i < s->n_queues; i++)
+	spread(s);
+	for (unsigned i = 0; i < s->n; i++)
 		unlock(&s->queues[i]);
 	if (!changed)
 		return false;
@@ -362,11 +401,11 @@ static bool share_link_poll(struct port *p)
 static void share_info(struct port *p, struct port_info *out)
 {
 	struct user *u = user_of(p);
-	struct port *port = lock(u->queue);
+	struct queue *q = lock_own(u);
 
-	port->ops->info(port, out);
-	unlock(u->queue);
-	if (!u->receives)
+	q->port->ops->info(q->port, out);
+	unlock(q);
+	if (!receives(u))
 		out->caps |= PORT_CAP_RX_INTR;
 }
 
@@ -385,13 +424,13 @@ static uint64_t missed(const struct user *u)
 static void share_stats(struct port *p, struct port_stats *out)
 {
 	struct user *u = user_of(p);
-	struct port *port;
+	struct queue *q;
 
 	*out = u->stats;
-	if (u->receives) {
-		port = lock(u->queue);
-		port->ops->stats(port, out);
-		unlock(u->queue);
+	if (receives(u)) {
+		q = lock_own(u);
+		q->port->ops->stats(q->port, out);
+		unlock(q);
 	}
 	out->rx_missed += missed(u);
 	out->rx_handed = port_share_handed(p);
@@ -407,7 +446,7 @@ static void share_free(struct share *s)
 		for (unsigned k = 0; k < s->n; k++)
 			lane_free(u->lanes[k]);
 	}
-	for (unsigned i = 0; i < s->n_queues; i++)
+	for (unsigned i = 0; i < s->n; i++)
 		pthread_mutex_destroy(&s->queues[i].lock);
 	free(s);
 }
@@ -419,7 +458,7 @@ static void share_close(struct port *p)
 	struct port_frame frames[BURST];
 	unsigned n;
 
-	if (u->index && u->receives)
+	if (u->index)
 		atomic_fetch_or(&s->closed, 1u << u->index);
 	if (atomic_fetch_sub(&s->n_open, 1) > 1)
 		return;
@@ -433,8 +472,8 @@ static void share_close(struct port *p)
 		}
 	}
 	for (unsigned i = 0; i < s->n; i++) {
-		if (s->users[i].receives)
-			reclaim_all(&s->users[i]);
+		if (receives(&s->users[i]))
+			reclaim_all(&s->users[i], s->users[i].queue->port);
 	}
 	port_close(s->queues[0].port);
 	share_free(s);
@@ -466,8 +505,6 @@ static int open_bell(struct user *u)
 	u->bell = sd_fd_raise(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 	if (u->bell < 0)
 		return -errno;
-	if (!u->receives)
-		return 0;
 	u->both = sd_fd_raise(epoll_create1(EPOLL_CLOEXEC));
 	return u->both < 0 || epoll_ctl(u->both, EPOLL_CTL_ADD, u->bell, &ev) ? -errno : 0;
 }
@@ -476,22 +513,19 @@ static int user_open(struct share *s, unsigned i)
 {
 	uint32_t most = MOST / (s->n > 1 ? s->n - 1 : 1);
 	struct user *u = &s->users[i];
-	bool handed = false;
 
 	u->base.ops = &ops;
 	u->share = s;
 	u->index = i;
 	u->queue = &s->queues[s->n_queues > 1 ? i : 0];
-	u->receives = s->n_queues > 1 || !i;
 	for (unsigned k = 0; k < s->n; k++) {
-		if (k == i || (s->n_queues == 1 && k))
+		if (k == i)
 			continue;
 		u->lanes[k] = lane_new(most < MOST_EACH ? MOST_EACH : most);
 		if (!u->lanes[k])
 			return -ENOMEM;
-		handed = true;
 	}
-	return handed ? open_bell(u) : 0;
+	return s->n > 1 ? open_bell(u) : 0;
 }
 
 static void open_queues(struct share *s, struct port *inner)
@@ -503,8 +537,9 @@ static void open_queues(struct share *s, struct port *inner)
 	s->n_queues = inner->ops->queue && info.queues >= s->n ? s->n : 1;
 	pthread_mutexattr_init(&attributes);
 	pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
-	for (unsigned i = 0; i < s->n_queues; i++) {
-		s->queues[i].port = i ? inner->ops->queue(inner, i) : inner;
+	for (unsigned i = 0; i < s->n; i++) {
+		if (i < s->n_queues)
+			s->queues[i].port = i ? inner->ops->queue(inner, i) : inner;
 		pthread_mutex_init(&s->queues[i].lock, &attributes);
 	}
 	pthread_mutexattr_destroy(&attributes);

@@ -5,9 +5,10 @@
  *
  * If the port has a pair of queues for each of them, user i has the i-th: it sends there, and receives what
  * the NIC puts there. Else all send through the only one, and user 0 receives for all, so it has to look
- * often, or sleep on its port as ever. Whoever receives asks for each frame whom it is for, and hands it over
- * to that user's lane (lane.h); what finds that full is lost, as with a NIC's queue. Those who are handed
- * frames are woken by a bell.
+ * often, or sleep on its port as ever; from when user 0 sees that the port has so many now, as one whose
+ * device comes late may, each has its own. Whoever receives asks for each frame whom it is for, and hands it
+ * over to that user's lane (lane.h); what finds that full is lost, as with a NIC's queue. Those who are
+ * handed frames are woken by a bell.
  */
 #ifndef SD_DRIVERS_SHARE_H
 #define SD_DRIVERS_SHARE_H

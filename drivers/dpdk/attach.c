@@ -422,7 +422,6 @@ static int start(struct eth_port *e, const struct port_config *cfg, char *err, s
 
 void eth_await(struct eth_port *e)
 {
-	e->n_queues = 1;
 	e->mtu = e->cfg.mtu ? e->cfg.mtu : DEFAULT_MTU;
 	memcpy(e->mac, e->cfg.mac, sizeof e->mac);
 	if (e->cfg.needs_mac && sd_mac_is_none(e->mac))

@@ -74,8 +74,8 @@ struct eth_port {
  * blocked.
  */
 int eth_attach(struct eth_port *e, char *err, size_t err_len);
-/* What is told of a port that is opened before it has its device: one pair of queues, and its address, if
- * that is to be known already. */
+/* What is told of a port that is opened before it has its device: its MTU, and its address, if that is to be
+ * known already. */
 void eth_await(struct eth_port *e);
 /* Takes the device away, if it is there; sends and receives nothing then. */
 void eth_detach(struct eth_port *e);

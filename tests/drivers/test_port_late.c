@@ -114,7 +114,8 @@ static void it_is_tried_each_second(void **state)
 	assert_true(p->ops->link_poll(p));
 	assert_memory_equal(tried.mac, before.mac, 6);
 	assert_string_equal(tried.device, "d");
-	assert_int_equal(tried.queues, 0);
+	assert_int_equal(tried.queues, 4);
+	assert_ptr_equal(p->ops->queue(p, 0), p);
 	assert_false(tried.ext_tx);
 	p->ops->info(p, &after);
 	assert_string_equal(after.driver, "sim");

@@ -24,6 +24,7 @@ static const struct port_ops *sim;
 static struct port *near[QUEUES], *far[QUEUES], *user[QUEUES];
 static int interrupt[QUEUES];
 static bool no_interrupts;
+static atomic_bool absent, plugged; /* the device, which link_poll finds */
 static atomic_bool polling, inside[QUEUES];
 
 /* --- the port behind --- */
@@ -41,7 +42,13 @@ static struct port *queue(struct port *p, unsigned i)
 static void info(struct port *p, struct port_info *out)
 {
 	sim->info(p, out);
-	out->queues = QUEUES;
+	out->queues = absent ? 1 : QUEUES;
+}
+
+/* Of a device that is not there yet. */
+static unsigned tx_get(struct port *p, struct port_frame *frames, unsigned n)
+{
+	return absent ? 0 : sim->tx_get(p, frames, n);
 }
 
 static unsigned rx(struct port *p, struct port_frame *frames, unsigned max)
@@ -61,6 +68,7 @@ static bool link_poll(struct port *p)
 	polling = true;
 	for (unsigned i = 0; i < QUEUES; i++)
 		assert_false(inside[i]);
+	absent = absent && !plugged;
 	polling = false;
 	return sim->link_poll(p);
 }
@@ -95,8 +103,10 @@ static uint32_t by_first_byte(void *ctx, const struct port_frame *f)
 	return f->data[0];
 }
 
-static int start(void **state)
+static int begin(bool late)
 {
+	absent = late;
+	plugged = false;
 	for (unsigned i = 0; i < QUEUES; i++) {
 		assert_int_equal(port_sim_open_pair(NULL, MTU, NULL, &near[i], &far[i]), 0);
 		sim = far[i]->ops;
@@ -106,6 +116,7 @@ static int start(void **state)
 	ops = *sim;
 	ops.queue = queue;
 	ops.info = info;
+	ops.tx_get = tx_get;
 	ops.rx = rx;
 	ops.link_poll = link_poll;
 	ops.wait_fd = wait_fd;
@@ -115,6 +126,16 @@ static int start(void **state)
 	no_interrupts = false;
 	assert_int_equal(port_share_open(near[0], QUEUES, by_first_byte, NULL, user), 0);
 	return 0;
+}
+
+static int start(void **state)
+{
+	return begin(false);
+}
+
+static int start_late(void **state)
+{
+	return begin(true);
 }
 
 static int stop(void **state)
@@ -138,6 +159,7 @@ static bool send_from(struct port *p, uint8_t mask, uint32_t number)
 		return false;
 	memset(f.data, 0, 64);
 	f.data[0] = mask;
+	f.data[1] = p == far[1];
 	memcpy(f.data + 4, &number, sizeof number);
 	f.len = 64;
 	if (p->ops->tx(p, &f, 1))
@@ -166,6 +188,8 @@ static void each_has_its_queue(void **state)
 	bool handed;
 
 	for (unsigned i = 0; i < QUEUES; i++) {
+		uint64_t before = port_share_handed(user[i]);
+
 		assert_true(send_from(far[i], (uint8_t)(1 << i), 10 + i));
 		assert_int_equal(receive(user[i], &number, &handed), 1);
 		assert_int_equal(number, 10 + i);
@@ -173,7 +197,7 @@ static void each_has_its_queue(void **state)
 		assert_true(send_from(user[i], 0, 20 + i));
 		assert_int_equal(receive(far[i], &number, &handed), 1);
 		assert_int_equal(number, 20 + i);
-		assert_int_equal(port_share_handed(user[i]), 0);
+		assert_int_equal(port_share_handed(user[i]), before);
 	}
 }
 
@@ -291,6 +315,54 @@ static void closed_with_frames_under_way(void **state)
 		receive(user[i % 2], &number, &handed);
 }
 
+/* --- a device that comes late --- */
+
+static void come(void)
+{
+	plugged = true;
+	user[0]->ops->link_poll(user[0]);
+}
+
+static void each_has_its_queue_when_the_device_has_come(void **state)
+{
+	uint32_t number;
+	bool handed;
+
+	/* Without it: all that user 1 can be woken by is what user 0 hands over. */
+	assert_false(send_from(user[1], 0, 1));
+	assert_true(send_from(far[0], 2, 7));
+	assert_int_equal(user[1]->ops->arm(user[1]), 0);
+	assert_int_equal(receive(user[0], &number, &handed), 0);
+	assert_true(rings(user[1]));
+	user[1]->ops->disarm(user[1]);
+	assert_int_equal(receive(user[1], &number, &handed), 1);
+	assert_false(handed); /* there is no queue that would be the right one */
+	eventfd_write(interrupt[1], 1);
+	assert_false(rings(user[1]));
+	come();
+	assert_true(rings(user[1]));
+	user[1]->ops->disarm(user[1]);
+	each_has_its_queue(state);
+	woken_by_queue_and_by_bell(state);
+}
+
+/* Whose queue there was not then. */
+static void one_has_closed_before_the_device_comes(void **state)
+{
+	uint32_t number;
+	bool handed;
+
+	port_close(user[1]);
+	assert_int_equal(receive(user[0], &number, &handed), 0);
+	come();
+	assert_true(send_from(far[1], 1, 5));
+	assert_int_equal(receive(user[0], &number, &handed) + receive(user[0], &number, &handed), 1);
+	assert_int_equal(number, 5);
+	port_close(user[0]);
+	assert_int_equal(port_sim_open_pair(NULL, MTU, NULL, &near[0], &user[0]), 0); /* for stop to close */
+	user[1] = near[0];
+}
+
 /* --- threads --- */
 
 static atomic_bool done;
@@ -311,7 +383,7 @@ static unsigned take_all(struct worker *w)
 
 	for (unsigned i = 0; i < n; i++) {
 		bool handed = f[i].flags & PORT_RX_HANDED;
-		uint32_t *last = &w->last[handed], number;
+		uint32_t *last = &w->last[f[i].data[1]], number;
 
 		memcpy(&number, f[i].data + 4, sizeof number);
 		w->out_of_order |= number <= *last || !(f[i].data[0] & 1 << w->index);
@@ -345,7 +417,7 @@ static uint64_t missed(struct port *p)
 }
 
 /* Nobody is in a queue while user 0 looks after the link, and no frame is lost but by count. */
-static void threads(void **state)
+static void traffic(bool comes)
 {
 	struct worker w[QUEUES] = {{.index = 0}, {.index = 1}};
 	uint64_t end = sd_clock_ns() + SD_S, sent = 0, back = 0;
@@ -357,9 +429,11 @@ static void threads(void **state)
 		assert_int_equal(pthread_create(&w[i].thread, NULL, work, &w[i]), 0);
 	for (uint32_t i = 1; sd_clock_ns() < end; i++) {
 		for (unsigned k = 0; k < QUEUES; k++) {
-			sent += send_from(far[k], (uint8_t)(1 + (i + k) % 2), i);
+			sent += (!absent || !k) && send_from(far[k], (uint8_t)(1 + (i + k) % 2), i);
 			back += receive(far[k], &number, &handed);
 		}
+		if (comes && end - sd_clock_ns() < SD_S / 2)
+			plugged = true;
 	}
 	done = true;
 	for (unsigned i = 0; i < QUEUES; i++)
@@ -375,7 +449,18 @@ static void threads(void **state)
 	}
 	assert_int_equal(w[0].got + w[1].got + missed(user[0]) + missed(user[1]), sent);
 	assert_int_equal(back, w[0].sent + w[1].sent);
+	assert_true(w[0].sent && w[1].sent);
 	assert_true(w[0].handed + w[1].handed <= port_share_handed(user[0]) + port_share_handed(user[1]));
+}
+
+static void threads(void **state)
+{
+	traffic(false);
+}
+
+static void threads_when_the_device_comes(void **state)
+{
+	traffic(true);
 }
 
 int main(void)
@@ -387,7 +472,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_busy_queue_hides_nothing, start, stop),
 		cmocka_unit_test_setup_teardown(after_the_others_have_closed, start, stop),
 		cmocka_unit_test_setup_teardown(closed_with_frames_under_way, start, stop),
+		cmocka_unit_test_setup_teardown(
+			each_has_its_queue_when_the_device_has_come, start_late, stop),
+		cmocka_unit_test_setup_teardown(one_has_closed_before_the_device_comes, start_late, stop),
 		cmocka_unit_test_setup_teardown(threads, start, stop),
+		cmocka_unit_test_setup_teardown(threads_when_the_device_comes, start_late, stop),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

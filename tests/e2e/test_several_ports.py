@@ -13,7 +13,7 @@ LATER = ["[port new0]", "netdev = new0", "device = udp"]
 
 
 class Ports(Lab):
-    """A lab whose hosts have, besides the SAN port, ports as these lines say."""
+    """A lab whose hosts have, besides the SAN port, ports as these lines say, $DIR being the lab's."""
 
     def __init__(self, *ports, **options):
         if KERNEL_ONLY:
@@ -23,12 +23,16 @@ class Ports(Lab):
 
     def __enter__(self):
         super().__enter__()
-        self.configs = {h: self.config(h, self.ports) for h in ("h1", "h2")}
+        self.configs = {h: self.config(h, [line.replace("$DIR", self.dir) for line in self.ports_of(h)]) for h in ("h1", "h2")}
         if self.mode == "daemon":
             for h, path in self.configs.items():
                 Path(self.daemon_config(h)).write_text(Path(path).read_text())
                 self.restart_daemon(h)
         return self
+
+    def ports_of(self, host):
+        return [line[3:] if line.startswith(("h1:", "h2:")) else line for line in self.ports
+                if not line.startswith(("h1:", "h2:")) or line.startswith(host)]
 
     def only(self, host, lines):
         """A configuration with no other ports."""
@@ -113,15 +117,19 @@ def one_that_another_program_has():
         until_on_san(lab, lab.address("h1", net="lan"))
 
 
+def add_interface(lab):
+    subprocess.run(["ip", "link", "add", "new0", "netns", f"sdlab-{lab.name}-h1", "type", "veth", "peer", "name", "new0", "netns",
+                    f"sdlab-{lab.name}-h2"], check=True)
+    for i in (1, 2):
+        for words in (f"addr add 10.79.0.{i}/24 dev new0", "link set new0 up"):
+            lab.exec(f"h{i}", "ip", *words.split()).wait()
+
+
 def interface_that_comes_later(mode):
     with Ports(LATER, mode=mode) as lab:
         server = lab.serve()
         until_on_san(lab, lab.address("h1"))
-        subprocess.run(["ip", "link", "add", "new0", "netns", f"sdlab-{lab.name}-h1", "type", "veth", "peer", "name", "new0", "netns",
-                        f"sdlab-{lab.name}-h2"], check=True)
-        for i in (1, 2):
-            for words in (f"addr add 10.79.0.{i}/24 dev new0", "link set new0 up"):
-                lab.exec(f"h{i}", "ip", *words.split()).wait()
+        add_interface(lab)
         until_on_san(lab, "10.79.0.1")
         c = lab.hold("10.79.0.1", "--bytes", 4 * MIB)
         lab.until_san(c)
@@ -139,6 +147,27 @@ def interface_that_comes_later_embedded():
 @scenario
 def interface_that_comes_later_with_daemons():
     interface_that_comes_later("daemon")
+
+
+@scenario
+def a_pair_of_queues_for_each_engine_of_a_port_that_comes_later():
+    wire = ["h1:device = net_sandirect_virtio7,path=$DIR/new.sock,server=1,queues=2", "h2:device = net_vhost7,iface=$DIR/new.sock,client=1,queues=2"]
+    with Ports(LATER[:2] + wire, mode="daemon", cores="0,1") as lab:
+        if "net_sandirect_virtio" not in Path(lab.configs["h1"]).read_text().split("[port new0]")[0]:
+            raise Skip("other drivers that listen have one pair of queues")
+
+        def of_the_daemons():
+            r = subprocess.run([SANDIRECT, "ports", "--json", "--interval", "10ms"], capture_output=True, text=True, check=True)
+            return [(p["queues"], p["link"]) for p in json.loads(r.stdout)["ports"] if p["port"] == "new0"]
+        server = lab.serve()
+        equal(of_the_daemons(), [(1, "down")] * 2, "the port that is not there")
+        add_interface(lab)
+        until(lambda: of_the_daemons() == [(2, "up")] * 2, 20, lambda: f"the port is there: {of_the_daemons()}")
+        until_on_san(lab, "10.79.0.1")
+        before = lab.stat(server)["by_reason"]["SAN"]
+        c = lab.hold("10.79.0.1", "--bytes", MIB, "--times", 20)
+        finish(c, 20)
+        equal(lab.stat(server)["by_reason"]["SAN"], before + 20, "connections of the server")
 
 
 @scenario
