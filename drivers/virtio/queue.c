@@ -254,17 +254,15 @@ static void lay_out(struct vn_queue *q)
 	}
 }
 
-/* How frames lie in buffers of the pool. The header begins where DPDK would have the frame begin, which is
- * where a cache line begins, so that a small frame takes one line less; unless the frame would not fit then.
+/* How frames lie in buffers of the pool: where DPDK has them, the header before them, in a cache line of its
+ * own. A device that looks at the header before it writes (vhost changes what differs) finds it unchanged,
+ * and need not wait for the line of the frame, which the driver has.
  */
 static void learn_pool(struct vn_queue *q)
 {
-	uint16_t bytes = rte_pktmbuf_data_room_size(q->pool),
-		 data = RTE_PKTMBUF_HEADROOM + sizeof(struct vn_hdr);
+	uint16_t bytes = rte_pktmbuf_data_room_size(q->pool), data = RTE_PKTMBUF_HEADROOM;
 	struct rte_mbuf m = {.nb_segs = 1, .port = vn_device_id(q->dev)};
 
-	if (data + vn_device_frame(q->dev) > bytes)
-		data = RTE_PKTMBUF_HEADROOM;
 	m.data_off = data;
 	rte_mbuf_refcnt_set(&m, 1);
 	q->rearm = vn_fields(&m);
