@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * packed: bursts over a packed virtqueue (2.8). The descriptors of a burst become the device's all at once,
- * when the flags of its first are written. With IN_ORDER a buffer's id is the place of its first descriptor.
+ * packed: bursts over a packed virtqueue (2.8). Descriptors become the device's when the flags of the first
+ * of them are written, a cache line at a time: a device that waits can begin, and looks at no line that is
+ * being written. DPDK's takes whole lines, if what it finds first ends with one. With IN_ORDER a buffer's id
+ * is the place of its first descriptor.
  */
 #include "drivers/virtio/packed.h"
 
@@ -9,7 +11,10 @@
 
 #include "drivers/virtio/burst.h"
 
-enum { OWNER = VN_DESC_AVAIL | VN_DESC_USED };
+enum {
+	OWNER = VN_DESC_AVAIL | VN_DESC_USED,
+	LINE = RTE_CACHE_LINE_SIZE / sizeof(struct vn_pdesc),
+};
 
 /* --- both directions --- */
 
@@ -45,13 +50,26 @@ static bool device_waits(const struct vn_queue *q, uint16_t before)
 	return (uint16_t)(q->avail_pos - event - 1) < added;
 }
 
-/* The descriptor at before, the first since the last time, gets its flags, and the device is told if it wants
- * to be. */
-VN_INLINE void publish(struct vn_queue *q, uint16_t before)
+/* The first descriptor since the last time gets its flags. */
+VN_INLINE void reveal(struct vn_queue *q)
 {
 	vn_wmb(q);
-	VN_WRITE(q->packed.desc[before].flags, q->first_flags);
+	VN_WRITE(q->packed.desc[q->first_pos].flags, q->first_flags);
 	q->hidden = false;
+}
+
+/* After a whole buffer: if a line of descriptors ends with it. */
+VN_INLINE void reveal_line(struct vn_queue *q)
+{
+	if (!(q->avail_pos % LINE))
+		reveal(q);
+}
+
+/* What is left of the burst that began at before; the device is told if it wants to be. */
+VN_INLINE void publish(struct vn_queue *q, uint16_t before)
+{
+	if (q->hidden)
+		reveal(q);
 	vn_mb(q);
 	if (unlikely(VN_READ(q->packed.device->flags) != VN_EVENT_DISABLE) && device_waits(q, before)) {
 		q->stats.kicks++;
@@ -74,6 +92,7 @@ VN_INLINE void set_desc(struct vn_queue *q, uint64_t addr, uint32_t len, uint16_
 		d->len = len;
 		d->id = id;
 		q->first_flags = flags;
+		q->first_pos = q->avail_pos;
 		q->hidden = true;
 	}
 	advance_avail(q, 1);
@@ -142,7 +161,7 @@ VN_INLINE struct rte_mbuf *take(struct vn_queue *q, uint32_t *len, bool in_order
 
 VN_INLINE void refill(struct vn_queue *q, bool in_order)
 {
-	uint16_t before = q->avail_pos;
+	uint16_t before = q->avail_pos, had = q->free;
 
 	while (q->free) {
 		uint16_t n = q->free < VN_REFILL ? q->free : VN_REFILL;
@@ -157,11 +176,12 @@ VN_INLINE void refill(struct vn_queue *q, bool in_order)
 
 			q->mbufs[id] = mbufs[i];
 			set_desc(q, vn_buffer(q, mbufs[i]) + q->rx_off, q->room, id, VN_DESC_WRITE);
+			reveal_line(q);
 		}
 		q->free = (uint16_t)(q->free - n);
 		q->out = (uint16_t)(q->out + n);
 	}
-	if (q->hidden)
+	if (q->free != had)
 		publish(q, before);
 }
 
@@ -182,6 +202,7 @@ VN_INLINE void put(struct vn_queue *q, struct rte_mbuf *m, bool in_order)
 	set_desc(q, vn_buffer(q, m) + m->data_off - sizeof(struct vn_hdr),
 		m->data_len + (uint32_t)sizeof(struct vn_hdr), id, 0);
 	account(q, m, id, 1);
+	reveal_line(q);
 }
 
 static int put_pieces(struct vn_queue *q, struct rte_mbuf *m, bool in_order)
@@ -217,44 +238,82 @@ static int put_pieces(struct vn_queue *q, struct rte_mbuf *m, bool in_order)
 	return 0;
 }
 
-/* The buffers from the oldest to the one with this id, which the device names alone. */
-VN_INLINE void reclaim_to(struct vn_queue *q, uint16_t id)
+/* In order, the device names the last of those that it has used together, and writes to the place of the
+ * first. Of buffers of one descriptor each: how many have been used, as many as are wanted or a few more. */
+VN_INLINE uint16_t count_singles(struct vn_queue *q, uint16_t want)
 {
-	for (;;) {
-		uint16_t at = q->used_pos, run = 1, count;
+	uint16_t at = q->used_pos, flags = q->used_flags, n = 0;
 
-		if (likely(!q->pieces)) { /* one descriptor each */
-			run = count = (uint16_t)((id >= at ? id + 1 : q->size) - at);
-			vn_tx_free(q, &q->mbufs[at], run);
-			memset(&q->mbufs[at], 0, run * sizeof q->mbufs[0]);
-		} else
-			count = vn_tx_free_one(q, at);
-		q->free = (uint16_t)(q->free + count);
+	while (n < want && n < q->out && (VN_READ(q->packed.desc[at].flags) & OWNER) == flags) {
+		uint16_t id, run;
+
+		vn_rmb(q);
+		id = VN_READ(q->packed.desc[at].id);
+		run = (uint16_t)(((id - at) & q->mask) + 1);
+		if (unlikely(id >= q->size || n + run > q->out)) {
+			vn_queue_break(q, "used a descriptor that it did not have");
+			return 0;
+		}
+		n = (uint16_t)(n + run);
+		at = (uint16_t)(at + run);
+		if (at >= q->size) {
+			at = (uint16_t)(at - q->size);
+			flags ^= OWNER;
+		}
+	}
+	return n;
+}
+
+VN_INLINE void reclaim_singles(struct vn_queue *q, uint16_t n)
+{
+	while (n) {
+		uint16_t at = q->used_pos, run = n;
+
+		if (at + run > q->size)
+			run = (uint16_t)(q->size - at);
+		vn_tx_free(q, &q->mbufs[at], run);
+		memset(&q->mbufs[at], 0, run * sizeof q->mbufs[0]);
+		q->free = (uint16_t)(q->free + run);
 		q->out = (uint16_t)(q->out - run);
-		advance_used(q, count);
-		if ((uint16_t)(id - at) < run)
-			return;
+		advance_used(q, run);
+		n = (uint16_t)(n - run);
 	}
 }
 
-VN_INLINE void reclaim(struct vn_queue *q, bool in_order)
+/* One buffer. */
+VN_INLINE void reclaim_one(struct vn_queue *q, uint16_t id)
 {
-	while (pending(q, 1)) {
-		uint16_t id = VN_READ(q->packed.desc[q->used_pos].id), count;
+	uint16_t count = vn_tx_free_one(q, id);
+
+	q->free = (uint16_t)(q->free + count);
+	q->out--;
+	advance_used(q, count);
+}
+
+VN_INLINE void reclaim(struct vn_queue *q, uint16_t want, bool in_order)
+{
+	uint16_t enough = (uint16_t)(q->free + want);
+
+	if (in_order && likely(!q->pieces)) {
+		reclaim_singles(q, count_singles(q, want));
+		return;
+	}
+	while (q->free < enough && pending(q, 1)) {
+		uint16_t id = VN_READ(q->packed.desc[q->used_pos].id), last;
 
 		if (unlikely(id >= q->size || !q->mbufs[id])) {
 			vn_queue_break(q, "used a descriptor that it did not have");
 			return;
 		}
-		if (in_order) {
-			reclaim_to(q, id);
+		if (!in_order) {
+			reclaim_one(q, id);
+			vn_queue_give_ids(q, id, 1);
 			continue;
 		}
-		count = vn_tx_free_one(q, id);
-		q->free = (uint16_t)(q->free + count);
-		q->out--;
-		advance_used(q, count);
-		vn_queue_give_ids(q, id, 1);
+		do {
+			last = q->used_pos;
+			reclaim_one(q, last);
+		} while (last != id);
 	}
 }
 

@@ -21,11 +21,12 @@
 #include "drivers/virtio/spec.h"
 
 enum {
-	VN_QUEUE_MAX = 32768, /* descriptors */
-	VN_INDIRECT = 15,     /* pieces of a frame that an indirect table holds; longer ones are chains */
-	VN_REFILL = 32,	      /* receive buffers that are given to the device at once */
-	VN_CTRL_ROOM = 4096,  /* bytes of the control queue's for what is said */
-	VN_RECLAIM = 64,      /* mbufs that go back to their pool at once */
+	VN_QUEUE_MAX = 32768,  /* descriptors */
+	VN_INDIRECT = 15,      /* pieces of a frame that an indirect table holds; longer ones are chains */
+	VN_REFILL = 32,	       /* receive buffers that are given to the device at once */
+	VN_CTRL_ROOM = 4096,   /* bytes of the control queue's for what is said */
+	VN_RECLAIM = 64,       /* mbufs that go back to their pool at once */
+	VN_RECLAIM_LEAST = 32, /* descriptors that are asked for when a burst needs fewer */
 };
 
 enum { VN_PIECES = 1 << 15 }; /* the buffer is one of queue's pieces */
@@ -97,6 +98,7 @@ struct vn_queue {
 	uint16_t free;			  /* descriptors that the device does not have */
 	uint16_t avail_flags, used_flags; /* packed: AVAIL and USED as they are in this lap */
 	uint16_t first_flags;	/* packed: of the first descriptor that the device is not to see yet, */
+	uint16_t first_pos;	/* its place, */
 	bool hidden;		/* if there is one */
 	uint16_t free_head;	/* first of the free ids, without IN_ORDER */
 	uint16_t pieces;	/* transmit: buffers out that are not one mbuf in one descriptor */

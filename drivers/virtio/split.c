@@ -241,9 +241,9 @@ VN_INLINE void reclaim_singles(struct vn_queue *q, uint16_t n)
 	}
 }
 
-VN_INLINE void reclaim(struct vn_queue *q, bool in_order)
+VN_INLINE void reclaim(struct vn_queue *q, uint16_t want, bool in_order)
 {
-	uint16_t n = pending(q, q->size);
+	uint16_t n = pending(q, want);
 
 	q->out = (uint16_t)(q->out - n);
 	if (in_order && likely(!q->pieces)) {
