@@ -150,7 +150,7 @@ static void tell_congestion_control(
 		c->round_end = c->snd_nxt;
 		a.round = true;
 		c->cwnd_limited = false;
-		tp_repath_round(c);
+		tp_repath_round(c, p->has_window);
 		tp_pmtu_round(c);
 	}
 	tp_pace_window(c, c->tp->cc->acked(c->cc_state, &a));

@@ -491,7 +491,7 @@ void tp_pmtu_suspect(struct tp_conn *c, const struct tp_sent *s);
 
 /* repath.c: another UDP source port. */
 /* A round trip is over. */
-void tp_repath_round(struct tp_conn *c);
+void tp_repath_round(struct tp_conn *c, bool said);
 /* Nothing is in flight, and something is about to be. */
 void tp_repath_idle(struct tp_conn *c);
 /* Nobody has answered again and again. */

@@ -29,11 +29,13 @@ static void go(struct tp_conn *c)
 	c->tp->stats.repaths++;
 }
 
-static void seek_queue(struct tp_conn *c)
+/* In most rounds the peer says nothing of it. */
+static void seek_queue(struct tp_conn *c, bool said)
 {
 	if (!c->peer_astray) {
-		if (++c->good_rounds == GOOD_ROUNDS)
-			c->astray_tries = 0;
+		c->good_rounds = (uint8_t)(c->good_rounds + said);
+		if (c->good_rounds == GOOD_ROUNDS)
+			c->astray_tries = c->good_rounds = 0;
 		return;
 	}
 	c->good_rounds = 0;
@@ -44,7 +46,7 @@ static void seek_queue(struct tp_conn *c)
 	go(c);
 }
 
-void tp_repath_round(struct tp_conn *c)
+void tp_repath_round(struct tp_conn *c, bool said)
 {
 	bool bad = 2 * c->round_marked > c->round_acked;
 
@@ -54,7 +56,7 @@ void tp_repath_round(struct tp_conn *c)
 	else if (++c->bad_rounds >= ROUNDS_FORCE)
 		go(c);
 	if (__builtin_expect(c->astray_tries, 0) || __builtin_expect(c->peer_astray, 0))
-		seek_queue(c);
+		seek_queue(c, said);
 }
 
 void tp_repath_idle(struct tp_conn *c)

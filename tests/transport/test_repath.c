@@ -180,6 +180,18 @@ static void tries_are_counted_from_the_last_success(void **state)
 		for (unsigned k = 0; k < 9; k++)
 			round_trip(0);
 	}
+	/* Nor does silence. */
+	before = p.repaths;
+	for (unsigned i = 0; i < 40; i++) {
+		wordless = i % 20;
+		astray = true;
+		round_trip(0);
+	}
+	wordless = false;
+	assert_int_equal(p.repaths, before + 2);
+	astray = false;
+	for (unsigned k = 0; k < 9; k++)
+		round_trip(0);
 	/* By chance does not count. */
 	before = p.repaths;
 	for (unsigned i = 0; i < 100; i++) {
