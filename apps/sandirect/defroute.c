@@ -30,6 +30,7 @@ static int see_route(const struct nlmsghdr *nlh, void *ctx)
 {
 	const struct rtmsg *route = mnl_nlmsg_get_payload(nlh);
 	struct search *s = ctx;
+	bool elsewhere = false, unknown = false;
 	struct nlattr *a;
 
 	if (nlh->nlmsg_type != RTM_NEWROUTE || mnl_nlmsg_get_payload_len(nlh) < sizeof *route ||
@@ -44,7 +45,11 @@ static int see_route(const struct nlmsghdr *nlh, void *ctx)
 			    mnl_attr_get_u32(a) == s->ifindex) ||
 			(type == RTA_MULTIPATH && is_next_hop(a, s->ifindex)))
 			s->found = true;
+		elsewhere = elsewhere || type == RTA_OIF || type == RTA_MULTIPATH;
+		unknown = unknown || type == RTA_NH_ID;
 	}
+	/* A next hop object alone (nexthop_compat_mode = 0) may lead anywhere. */
+	s->found = s->found || (unknown && !elsewhere);
 	return MNL_CB_OK;
 }
 

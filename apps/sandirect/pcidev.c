@@ -165,13 +165,15 @@ int pcidev_each(int (*see)(void *ctx, const struct pcidev *d), void *ctx)
 /* What cannot be found out is taken for true: a network is lost otherwise. */
 static bool carries_default(const char *netdev, unsigned depth, char *out, size_t len)
 {
-	unsigned ifindex = if_nametoindex(netdev);
+	unsigned ifindex;
 	char path[PATH_LEN];
 	struct dirent *e;
 	bool does = false;
 	DIR *dir;
 
-	if (ifindex && defroute_by(ifindex)) {
+	errno = 0;
+	ifindex = if_nametoindex(netdev);
+	if (ifindex ? defroute_by(ifindex) : errno != ENODEV) {
 		snprintf(out, len, "%s", netdev);
 		return true;
 	}

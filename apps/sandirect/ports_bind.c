@@ -35,12 +35,6 @@ static int explain(const struct pcidev *d, const char *what, int r)
 	return command_fail("%s: %s: %s", d->address, what, strerror(-r));
 }
 
-/* With these DPDK's drivers work by way of the kernel's. */
-static bool is_bifurcated(const struct pcidev *d)
-{
-	return !strcmp(d->driver, "mlx5_core") || !strcmp(d->driver, "mlx4_core");
-}
-
 int ports_bind(const char *name)
 {
 	struct pcidev d;
@@ -53,10 +47,14 @@ int ports_bind(const char *name)
 		printf("%s has been bound to " VFIO " already\n", d.address);
 		return 0;
 	}
-	if (is_bifurcated(&d))
+	if (!strcmp(d.driver, "mlx5_core"))
 		return command_fail("%s: DPDK uses this NIC beside the kernel's %s, without " VFIO
 				    "; a port's device is %s as it is",
 			d.address, d.driver, d.address);
+	if (!strcmp(d.driver, "mlx4_core"))
+		return command_fail("%s: DPDK's driver of this NIC needs the kernel's %s, and takes all that "
+				    "comes to it; use net_af_xdp on its interface",
+			d.address, d.driver);
 	if (pcidev_has_default_route(&d, route, sizeof route))
 		return command_fail(
 			"%s carries the default route (%s): this host would lose its network; use "

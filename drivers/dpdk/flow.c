@@ -53,10 +53,20 @@ static int steer(uint16_t id, enum rte_flow_item_type ip, uint64_t hash, uint16_
 	return rte_flow_create(id, &ingress, pattern, actions, &error) ? 0 : failure(-rte_errno, &error, why);
 }
 
+static int steer_or_not_spread(
+	uint16_t id, enum rte_flow_item_type ip, uint64_t hash, uint16_t n_queues, const char **why)
+{
+	int r = steer(id, ip, hash, n_queues, why);
+
+	return r && n_queues > 1 ? steer(id, ip, hash, 1, why) : r;
+}
+
 int flow_steer(uint16_t id, uint16_t n_queues, const char **why)
 {
-	int v4 = steer(id, RTE_FLOW_ITEM_TYPE_IPV4, RTE_ETH_RSS_NONFRAG_IPV4_UDP, n_queues, why);
-	int v6 = steer(id, RTE_FLOW_ITEM_TYPE_IPV6, RTE_ETH_RSS_NONFRAG_IPV6_UDP, n_queues, why);
+	int v4 =
+		steer_or_not_spread(id, RTE_FLOW_ITEM_TYPE_IPV4, RTE_ETH_RSS_NONFRAG_IPV4_UDP, n_queues, why);
+	int v6 =
+		steer_or_not_spread(id, RTE_FLOW_ITEM_TYPE_IPV6, RTE_ETH_RSS_NONFRAG_IPV6_UDP, n_queues, why);
 
 	return v4 ? v4 : v6;
 }

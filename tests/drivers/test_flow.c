@@ -141,6 +141,20 @@ static void several_share_it_by_hash(void **state)
 	}
 }
 
+static void a_nic_that_does_not_spread_has_it_in_one_queue(void **state)
+{
+	const char *why;
+
+	(void)state;
+	nic.refuse = 0;
+	assert_int_equal(flow_steer(ETHDEV, 4, &why), 0);
+	assert_int_equal(nic.n_rules, 3);
+	assert_int_equal(nic.rules[0].action, RTE_FLOW_ACTION_TYPE_RSS);
+	assert_int_equal(nic.rules[1].action, RTE_FLOW_ACTION_TYPE_QUEUE);
+	assert_int_equal(nic.rules[1].ip, RTE_FLOW_ITEM_TYPE_IPV4);
+	assert_int_equal(nic.rules[2].ip, RTE_FLOW_ITEM_TYPE_IPV6);
+}
+
 static void a_refused_rule_says_why(void **state)
 {
 	const char *why = NULL;
@@ -170,6 +184,7 @@ int main(void)
 		cmocka_unit_test_setup(a_driver_that_cannot_isolate_says_why, begin),
 		cmocka_unit_test_setup(one_queue_has_it_all, begin),
 		cmocka_unit_test_setup(several_share_it_by_hash, begin),
+		cmocka_unit_test_setup(a_nic_that_does_not_spread_has_it_in_one_queue, begin),
 		cmocka_unit_test_setup(a_refused_rule_says_why, begin),
 		cmocka_unit_test_setup(virtual_devices_are_ours_alone, begin),
 	};
