@@ -255,7 +255,7 @@ static int create_pool(struct eth_port *e, struct eth_queue *q, unsigned room, u
 	return 0;
 }
 
-/* Once: later attachments use the same. */
+/* Once, for all queues or none: later attachments use the same. */
 static int create_pools(struct eth_port *e, const char *device, unsigned descriptors)
 {
 	unsigned header = strstr(e->driver, "virtio") ? VIRTIO_HEADER : 0;
@@ -283,6 +283,10 @@ static int create_pools(struct eth_port *e, const char *device, unsigned descrip
 		for (unsigned i = r = 0; !r && i < e->n_queues; i++)
 			r = e->queues[i].pool ? 0 : create_pool(e, &e->queues[i], room, descriptors);
 	}
+	for (unsigned i = 0; r && i < e->n_queues; i++) {
+		rte_mempool_free(e->queues[i].pool);
+		e->queues[i].pool = NULL;
+	}
 	return r;
 }
 
@@ -295,10 +299,6 @@ static int create_pools_or_one(struct eth_port *e, const struct port_config *cfg
 	if (r != -ENOMEM || e->n_queues == 1)
 		return r;
 	sd_warn("port %s: no memory for %u pairs of queues; it goes on with one", e->name, e->n_queues);
-	for (unsigned i = 0; i < e->n_queues; i++) {
-		rte_mempool_free(e->queues[i].pool);
-		e->queues[i].pool = NULL;
-	}
 	e->n_queues = 1;
 	r = configure(e, cfg, info);
 	return r ? r : create_pools(e, cfg->device, descriptors);
@@ -361,12 +361,9 @@ static void set_mac(struct eth_port *e, const struct port_config *cfg)
 	memcpy(e->mac, mac.addr_bytes, sizeof e->mac);
 	if (rte_is_same_ether_addr(&mac, &own)) /* an interface that the kernel shares is left alone */
 		return;
-	if (e->bifurcated) {
-		sd_warn("port %s: the kernel's interface keeps its MAC address; configure no mac", e->name);
-		memcpy(e->mac, own.addr_bytes, sizeof e->mac);
-		return;
-	}
-	if (rte_eth_dev_default_mac_addr_set(e->id, &mac) && rte_eth_promiscuous_enable(e->id))
+	if (e->bifurcated
+			? rte_eth_dev_mac_addr_add(e->id, &mac, 0)
+			: rte_eth_dev_default_mac_addr_set(e->id, &mac) && rte_eth_promiscuous_enable(e->id))
 		sd_warn("port %s: %s takes no other MAC address than its own, so it may hear nothing; "
 			"configure no "
 			"mac",
@@ -437,6 +434,8 @@ static int attach(struct eth_port *e, char *err, size_t err_len)
 	standin_leave();
 	if (r)
 		eth_detach(e);
+	if (!e->queues[0].pool)
+		e->n_queues = 0; /* to be settled by another try */
 	return r;
 }
 

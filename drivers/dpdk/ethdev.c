@@ -340,7 +340,7 @@ static void eth_info(struct port *p, struct port_info *out)
 		.name = e->name,
 		.driver = e->driver,
 		.mtu = e->mtu,
-		.queues = e->n_queues ? e->n_queues : 1,
+		.queues = e->queues[0].pool ? e->n_queues : 1,
 		.numa_node = e->started ? rte_eth_dev_socket_id(e->id) : -1,
 		.caps = e->caps | (q->intr_fd >= 0 ? PORT_CAP_RX_INTR : 0),
 		.link_up = is_up(e),

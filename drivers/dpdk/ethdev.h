@@ -42,7 +42,7 @@ struct eth_queue {
 struct eth_port {
 	struct eth_queue queues[ETH_QUEUES_MAX];
 	uint16_t id;
-	uint16_t n_queues; /* in use, from the first time that it was attached */
+	uint16_t n_queues; /* in use; settled when they have their pools */
 	bool started;
 	uint16_t tx_off; /* where a frame to be sent begins in its mbuf's buffer */
 	uint32_t capacity;
