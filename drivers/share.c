@@ -38,6 +38,7 @@ struct user {
 	int bell;			    /* eventfd; -1: it is handed nothing */
 	int both;	    /* epoll: its bell and its queue's interrupt; -1: it needs one only */
 	_Atomic bool armed; /* sleeps, and is to be rung for */
+	unsigned waited;    /* share.changes, when it asked for what to sleep on */
 	unsigned turn;	    /* whose lane is looked at first */
 	_Atomic uint64_t handed;
 	struct port_stats stats; /* without a queue of its own */
@@ -300,6 +301,7 @@ static int share_wait_fd(struct port *p)
 	struct queue *q;
 	int fd;
 
+	u->waited = atomic_load(&u->share->changes);
 	if (!receives(u))
 		return u->bell;
 	q = lock_own(u);
@@ -320,8 +322,12 @@ static int share_arm(struct port *p)
 	struct queue *q;
 	int r;
 
-	if (u->bell >= 0)
+	if (u->bell >= 0) {
 		atomic_store(&u->armed, true);
+		/* It may have a queue since, whose interrupt it was not given to sleep on. */
+		if (u->waited != atomic_load(&u->share->changes))
+			eventfd_write(u->bell, 1);
+	}
 	if (!receives(u))
 		return 0;
 	q = lock_own(u);
@@ -351,21 +357,22 @@ static void share_disarm(struct port *p)
 
 /* Locked, all of them. A port whose device came late may have a queue for each now: nobody has a frame of it
  * yet. */
-static void spread(struct share *s)
+static bool spread(struct share *s)
 {
 	struct port *first = s->queues[0].port;
 	struct port_info info;
 
 	if (s->n_queues > 1 || s->n < 2 || !first->ops->queue)
-		return;
+		return false;
 	first->ops->info(first, &info);
 	if (info.queues < s->n)
-		return;
+		return false;
 	for (unsigned i = 1; i < s->n; i++) {
 		s->queues[i].port = first->ops->queue(first, i);
 		s->users[i].queue = &s->queues[i];
 	}
 	s->n_queues = s->n;
+	return true;
 }
 
 static bool share_link_poll(struct port *p)
@@ -384,7 +391,7 @@ static bool share_link_poll(struct port *p)
 	for (unsigned i = 0; i < s->n; i++)
 		lock(&s->queues[i]);
 	changed = first->ops->link_poll(first);
-	spread(s);
+	changed = spread(s) || changed;
 	for (unsigned i = 0; i < s->n; i++)
 		unlock(&s->queues[i]);
 	if (!changed)
@@ -512,20 +519,23 @@ static int open_bell(struct user *u)
 static int user_open(struct share *s, unsigned i)
 {
 	uint32_t most = MOST / (s->n > 1 ? s->n - 1 : 1);
+	bool alone = !s->queues[0].port->ops->queue; /* there will never be more */
 	struct user *u = &s->users[i];
+	bool handed = false;
 
 	u->base.ops = &ops;
 	u->share = s;
 	u->index = i;
 	u->queue = &s->queues[s->n_queues > 1 ? i : 0];
 	for (unsigned k = 0; k < s->n; k++) {
-		if (k == i)
+		if (k == i || (alone && k))
 			continue;
 		u->lanes[k] = lane_new(most < MOST_EACH ? MOST_EACH : most);
 		if (!u->lanes[k])
 			return -ENOMEM;
+		handed = true;
 	}
-	return s->n > 1 ? open_bell(u) : 0;
+	return handed ? open_bell(u) : 0;
 }
 
 static void open_queues(struct share *s, struct port *inner)

@@ -225,12 +225,17 @@ static void astray(void **state)
 	assert_int_equal(port_share_handed(user[1]), 2);
 }
 
+static bool rings_at(int fd)
+{
+	struct pollfd f = {.fd = fd, .events = POLLIN};
+
+	assert_true(fd >= 0);
+	return poll(&f, 1, 0) == 1;
+}
+
 static bool rings(struct port *p)
 {
-	struct pollfd fd = {.fd = p->ops->wait_fd(p), .events = POLLIN};
-
-	assert_true(fd.fd >= 0);
-	return poll(&fd, 1, 0) == 1;
+	return rings_at(p->ops->wait_fd(p));
 }
 
 static void woken_by_queue_and_by_bell(void **state)
@@ -327,6 +332,7 @@ static void each_has_its_queue_when_the_device_has_come(void **state)
 {
 	uint32_t number;
 	bool handed;
+	int bell;
 
 	/* Without it: all that user 1 can be woken by is what user 0 hands over. */
 	assert_false(send_from(user[1], 0, 1));
@@ -338,12 +344,33 @@ static void each_has_its_queue_when_the_device_has_come(void **state)
 	assert_int_equal(receive(user[1], &number, &handed), 1);
 	assert_false(handed); /* there is no queue that would be the right one */
 	eventfd_write(interrupt[1], 1);
-	assert_false(rings(user[1]));
+	assert_int_equal(user[1]->ops->arm(user[1]), 0);
+	bell = user[1]->ops->wait_fd(user[1]);
+	assert_false(rings_at(bell));
 	come();
-	assert_true(rings(user[1]));
+	assert_true(rings_at(bell)); /* to look what there is to sleep on now */
+	user[1]->ops->disarm(user[1]);
+	assert_false(rings_at(bell));
 	user[1]->ops->disarm(user[1]);
 	each_has_its_queue(state);
+	for (unsigned i = 0; i < QUEUES; i++)
+		user[i]->ops->wait_fd(user[i]);
 	woken_by_queue_and_by_bell(state);
+}
+
+/* It has asked for what to sleep on, and goes to sleep when that is not all any more. */
+static void the_device_comes_while_one_lies_down(void **state)
+{
+	int bell = user[1]->ops->wait_fd(user[1]);
+
+	come();
+	assert_int_equal(user[1]->ops->arm(user[1]), 0);
+	assert_true(rings_at(bell));
+	user[1]->ops->disarm(user[1]);
+	assert_false(rings(user[1]));
+	assert_int_equal(user[1]->ops->arm(user[1]), 0);
+	assert_false(rings_at(bell));
+	user[1]->ops->disarm(user[1]);
 }
 
 /* Whose queue there was not then. */
@@ -474,6 +501,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(closed_with_frames_under_way, start, stop),
 		cmocka_unit_test_setup_teardown(
 			each_has_its_queue_when_the_device_has_come, start_late, stop),
+		cmocka_unit_test_setup_teardown(the_device_comes_while_one_lies_down, start_late, stop),
 		cmocka_unit_test_setup_teardown(one_has_closed_before_the_device_comes, start_late, stop),
 		cmocka_unit_test_setup_teardown(threads, start, stop),
 		cmocka_unit_test_setup_teardown(threads_when_the_device_comes, start_late, stop),
