@@ -26,7 +26,7 @@ struct vn_ring {
 	struct rte_mbuf *(*take)(struct vn_queue *q, uint32_t *len, bool in_order);
 	/* Receive: gives the device buffers for all that are free. */
 	void (*refill)(struct vn_queue *q, bool in_order);
-	/* Transmit: frees what has been sent, of so many descriptors, or a few more. */
+	/* Transmit: frees what has been sent, of at least so many descriptors. */
 	void (*reclaim)(struct vn_queue *q, uint16_t want, bool in_order);
 	/* Transmit: a frame that begins with its header, as one descriptor, of which one is free. */
 	void (*put)(struct vn_queue *q, struct rte_mbuf *m, bool in_order);
@@ -188,8 +188,13 @@ static __rte_noinline int vn_tx_other(
 
 	if (e)
 		return e;
-	if (!vn_is_plain(*m, VN_TX_SLOW & ~VN_TX_SEG))
+	if (!vn_is_plain(*m, VN_TX_SLOW & ~VN_TX_SEG)) {
+		e = ring->put_pieces(q, *m, in_order);
+		if (e != -ENOSPC)
+			return e;
+		ring->reclaim(q, q->size, in_order); /* it may need more than one frame's worth */
 		return ring->put_pieces(q, *m, in_order);
+	}
 	if (!q->free)
 		return -ENOSPC;
 	vn_hdr_fill(rte_pktmbuf_mtod(*m, struct vn_hdr *) - 1, *m);
@@ -203,9 +208,9 @@ VN_INLINE uint16_t vn_tx(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n,
 	uint16_t before = q->avail_pos, done = 0, failed = 0;
 	uint64_t bytes = 0;
 
-	/* About as many as are sent: the same mbufs go round then. All at once, after a pause of ours, run
-	 * over their pool's cache, and from then on all of the pool goes round, which no processor's cache
-	 * holds.
+	/* Packed rings: about as many as are sent, so that the same mbufs go round. All at once, after a
+	 * pause of ours, run over their pool's cache, and from then on all of the pool goes round, which no
+	 * processor's cache holds.
 	 */
 	if (q->free < q->reclaim_below || q->free < n)
 		ring->reclaim(q, n < VN_RECLAIM_LEAST ? VN_RECLAIM_LEAST : n, in_order);

@@ -161,7 +161,7 @@ VN_INLINE struct rte_mbuf *take(struct vn_queue *q, uint32_t *len, bool in_order
 
 VN_INLINE void refill(struct vn_queue *q, bool in_order)
 {
-	uint16_t before = q->avail_pos, had = q->free;
+	uint16_t before = q->avail_pos;
 
 	while (q->free) {
 		uint16_t n = q->free < VN_REFILL ? q->free : VN_REFILL;
@@ -176,12 +176,11 @@ VN_INLINE void refill(struct vn_queue *q, bool in_order)
 
 			q->mbufs[id] = mbufs[i];
 			set_desc(q, vn_buffer(q, mbufs[i]) + q->rx_off, q->room, id, VN_DESC_WRITE);
-			reveal_line(q);
 		}
 		q->free = (uint16_t)(q->free - n);
 		q->out = (uint16_t)(q->out + n);
 	}
-	if (q->free != had)
+	if (q->hidden)
 		publish(q, before);
 }
 
@@ -292,7 +291,7 @@ VN_INLINE void reclaim_one(struct vn_queue *q, uint16_t id)
 
 VN_INLINE void reclaim(struct vn_queue *q, uint16_t want, bool in_order)
 {
-	uint16_t enough = (uint16_t)(q->free + want);
+	uint32_t enough = (uint32_t)q->free + want;
 
 	if (in_order && likely(!q->pieces)) {
 		reclaim_singles(q, count_singles(q, want));

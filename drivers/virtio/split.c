@@ -241,6 +241,7 @@ VN_INLINE void reclaim_singles(struct vn_queue *q, uint16_t n)
 	}
 }
 
+/* All, as one look tells of all: to stop earlier made round trips slower, and nothing faster. */
 VN_INLINE void reclaim(struct vn_queue *q, uint16_t want, bool in_order)
 {
 	uint16_t n = pending(q, want);
