@@ -17,7 +17,6 @@ import time
 
 from tap import Failure, check
 
-PROMPT = "testpmd> "
 TESTPMD = shutil.which("dpdk-testpmd") or "/usr/bin/dpdk-testpmd"
 # A peer that only sends would fill the device's queues faster than an emulated CPU takes them out.
 INTERACTIVE = ["-i", "--no-flush-rx", "--total-num-mbufs=4096"]
@@ -27,10 +26,10 @@ class Testpmd:
     """One at whose standard input and output this socket is. What it prints is always read: else it would wait for us."""
 
     def __init__(self, sock, name, patience=30):
-        self.sock, self.name, self.patience, self.text, self.ended = sock, name, patience, "", False
+        self.sock, self.name, self.patience, self.text, self.marks, self.ended = sock, name, patience, "", 0, False
         self.news = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
-        self.began = self._until_prompt(patience * 2)
+        self._do("", patience * 2)
 
     def _read(self):
         while True:
@@ -45,22 +44,27 @@ class Testpmd:
             if not data:
                 return
 
-    def _until_prompt(self, seconds):
-        """Each command has one prompt behind it. What comes later, of packets or links, is before the next one's output."""
+    def _do(self, command, seconds):
+        """What it prints until that is done. What comes later, of packets or links, is before the next one's output.
+
+        Not by the prompt: it is written letter by letter, and what other threads tell can be between. The complaint of a
+        file that is not there is written at once.
+        """
+        self.marks += 1
+        file = f"no-file-{self.marks}"
+        mark = f"Failed to create file based cmdline context: {file}\n"
+        with contextlib.suppress(BrokenPipeError):
+            self.sock.sendall(f"{command}\nload {file}\n".encode())
         with self.news:
-            if not self.news.wait_for(lambda: PROMPT in self.text or self.ended, seconds) or PROMPT not in self.text:
-                what = "has ended" if self.ended else f"gives no prompt in {seconds} s"
+            if not self.news.wait_for(lambda: mark in self.text or self.ended, seconds) or mark not in self.text:
+                what = "has ended" if self.ended else f"gives no answer in {seconds} s"
                 raise Failure(f"{self.name} {what}; it printed {self.text[-1200:]!r}")
-            out, _, self.text = self.text.partition(PROMPT)
+            out, _, self.text = self.text.partition(mark)
             return out
 
     def __call__(self, *commands, seconds=None):
         """What the commands printed."""
-        out = ""
-        for c in commands:
-            self.sock.sendall(c.encode() + b"\n")
-            out += self._until_prompt(seconds or self.patience)
-        return out
+        return "".join(self._do(c, seconds or self.patience) for c in commands)
 
     def counters(self, port):
         out = self(f"show port stats {port}")
