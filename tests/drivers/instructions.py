@@ -45,8 +45,9 @@ def self_cost(path, library):
 def count(driver, who, layout, way, frames):
     device, library = DRIVERS[who]
     out = tempfile.mkdtemp(prefix="sandirect-instructions-") + "/callgrind"
-    dut, far = testpmd.beside_a_peer(driver, device, LAYOUTS[layout], "--force-max-simd-bitwidth=128",
-                                     under=["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"])
+    # EAL waits for its alarm's end without a system call: the alarm's thread would not come to run.
+    callgrind = ["valgrind", "-q", "--fair-sched=yes", "--tool=callgrind", f"--callgrind-out-file={out}"]
+    dut, far = testpmd.beside_a_peer(driver, device, LAYOUTS[layout], "--force-max-simd-bitwidth=128", under=callgrind)
     sender, receiver = (dut, far) if way == "tx" else (far, dut)
     sender("set fwd txonly")
     receiver("set fwd rxonly", "start")
