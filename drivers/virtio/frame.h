@@ -105,6 +105,19 @@ static inline void vn_tx_free(const struct vn_queue *q, struct rte_mbuf **mbufs,
 		rte_mempool_put_bulk(pool, batch, k);
 }
 
+/* The same for n buffers of one descriptor each, with ids from this one on, around the ring's end. */
+static inline void vn_tx_free_run(struct vn_queue *q, uint16_t id, uint16_t n)
+{
+	while (n) {
+		uint16_t run = id + n > q->size ? (uint16_t)(q->size - id) : n;
+
+		vn_tx_free(q, &q->mbufs[id], run);
+		memset(&q->mbufs[id], 0, run * sizeof q->mbufs[0]);
+		id = (uint16_t)(id + run) & q->mask;
+		n = (uint16_t)(n - run);
+	}
+}
+
 /* The same for the buffer with this id; returns how many descriptors it had. */
 static inline uint16_t vn_tx_free_one(struct vn_queue *q, uint16_t id)
 {

@@ -265,18 +265,10 @@ VN_INLINE uint16_t count_singles(struct vn_queue *q, uint16_t want)
 
 VN_INLINE void reclaim_singles(struct vn_queue *q, uint16_t n)
 {
-	while (n) {
-		uint16_t at = q->used_pos, run = n;
-
-		if (at + run > q->size)
-			run = (uint16_t)(q->size - at);
-		vn_tx_free(q, &q->mbufs[at], run);
-		memset(&q->mbufs[at], 0, run * sizeof q->mbufs[0]);
-		q->free = (uint16_t)(q->free + run);
-		q->out = (uint16_t)(q->out - run);
-		advance_used(q, run);
-		n = (uint16_t)(n - run);
-	}
+	vn_tx_free_run(q, q->used_pos, n);
+	q->free = (uint16_t)(q->free + n);
+	q->out = (uint16_t)(q->out - n);
+	advance_used(q, n);
 }
 
 /* One buffer. */

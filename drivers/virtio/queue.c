@@ -260,15 +260,13 @@ static void lay_out(struct vn_queue *q)
  */
 static void learn_pool(struct vn_queue *q)
 {
-	uint16_t bytes = rte_pktmbuf_data_room_size(q->pool), data = RTE_PKTMBUF_HEADROOM;
-	struct rte_mbuf m = {.nb_segs = 1, .port = vn_device_id(q->dev)};
+	struct rte_mbuf m = {.nb_segs = 1, .port = vn_device_id(q->dev), .data_off = RTE_PKTMBUF_HEADROOM};
 
-	m.data_off = data;
 	rte_mbuf_refcnt_set(&m, 1);
 	q->rearm = vn_fields(&m);
 	q->longest = vn_device_longest(q->dev);
-	q->rx_off = (uint16_t)(data - sizeof(struct vn_hdr));
-	q->room = bytes - q->rx_off;
+	q->rx_off = RTE_PKTMBUF_HEADROOM - sizeof(struct vn_hdr);
+	q->room = rte_pktmbuf_data_room_size(q->pool) - q->rx_off;
 }
 
 void vn_queue_reset(struct vn_queue *q, uint16_t size, const struct vn_queue_mode *mode)

@@ -225,20 +225,12 @@ static int put_pieces(struct vn_queue *q, struct rte_mbuf *m, bool in_order)
 	return 0;
 }
 
-/* All that have been used are one descriptor each: as many runs as it takes. */
+/* All that have been used are one descriptor each. */
 VN_INLINE void reclaim_singles(struct vn_queue *q, uint16_t n)
 {
-	while (n) {
-		uint16_t id = q->tail & q->mask, run = n;
-
-		if (id + run > q->size)
-			run = (uint16_t)(q->size - id);
-		vn_tx_free(q, &q->mbufs[id], run);
-		memset(&q->mbufs[id], 0, run * sizeof q->mbufs[0]);
-		q->tail = (uint16_t)(q->tail + run);
-		q->free = (uint16_t)(q->free + run);
-		n = (uint16_t)(n - run);
-	}
+	vn_tx_free_run(q, q->tail & q->mask, n);
+	q->tail = (uint16_t)(q->tail + n);
+	q->free = (uint16_t)(q->free + n);
 }
 
 /* All, as one look tells of all: to stop earlier made round trips slower, and nothing faster. */
