@@ -23,14 +23,14 @@ class Ports(Lab):
 
     def __enter__(self):
         super().__enter__()
-        self.configs = {h: self.config(h, [line.replace("$DIR", self.dir) for line in self.ports_of(h)]) for h in ("h1", "h2")}
+        self.configs = {h: self.config(h, [line.replace("$DIR", self.dir) for line in self.lines_of(h)]) for h in ("h1", "h2")}
         if self.mode == "daemon":
             for h, path in self.configs.items():
                 Path(self.daemon_config(h)).write_text(Path(path).read_text())
                 self.restart_daemon(h)
         return self
 
-    def ports_of(self, host):
+    def lines_of(self, host):
         return [line[3:] if line.startswith(("h1:", "h2:")) else line for line in self.ports
                 if not line.startswith(("h1:", "h2:")) or line.startswith(host)]
 
@@ -57,10 +57,14 @@ def finish(client, times=1):
     equal(client.output().count('"same": true'), times, f"answers to {client}")
 
 
-def ports_of(program):
+def all_ports():
     """As `sandirect ports` shows them."""
     r = subprocess.run([SANDIRECT, "ports", "--json", "--interval", "10ms"], capture_output=True, text=True, check=True)
-    return {p["port"]: p for p in json.loads(r.stdout)["ports"] if p["pid"] == program.pid}
+    return json.loads(r.stdout)["ports"]
+
+
+def ports_of(program):
+    return {p["port"]: p for p in all_ports() if p["pid"] == program.pid}
 
 
 def until_on_san(lab, address, seconds=20):
@@ -157,8 +161,7 @@ def a_pair_of_queues_for_each_engine_of_a_port_that_comes_later():
             raise Skip("other drivers that listen have one pair of queues")
 
         def of_the_daemons():
-            r = subprocess.run([SANDIRECT, "ports", "--json", "--interval", "10ms"], capture_output=True, text=True, check=True)
-            return [(p["queues"], p["link"]) for p in json.loads(r.stdout)["ports"] if p["port"] == "new0"]
+            return [(p["queues"], p["link"]) for p in all_ports() if p["port"] == "new0"]
         server = lab.serve()
         equal(of_the_daemons(), [(1, "down")] * 2, "the port that is not there")
         add_interface(lab)
