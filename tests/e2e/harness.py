@@ -30,6 +30,7 @@ SANDIRECT = os.environ.get("E2E_SANDIRECT", "sandirect")
 SOCKBENCH = os.environ.get("E2E_SOCKBENCH", "sockbench")
 GUEST = os.environ.get("E2E_GUEST", "guest")
 SANITIZED = bool(os.environ.get("E2E_SANITIZED"))
+LONG = os.environ.get("SANDIRECT_TEST_LONG") == "1"
 PEER = str(Path(__file__).with_name("peer.py"))
 PYTHON = os.path.realpath(sys.executable)
 MIB = 1 << 20

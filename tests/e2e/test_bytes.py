@@ -8,10 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-from harness import KERNEL_ONLY, MIB, SANITIZED, Lab, check, equal, main, need, say, scenario, until
+from harness import KERNEL_ONLY, LONG, MIB, SANITIZED, Lab, check, equal, main, need, say, scenario, until
 
 PORT = 7400
-LONG = os.environ.get("SANDIRECT_TEST_LONG") == "1"
 SIZE = 1024 * MIB if LONG else 8 * MIB if SANITIZED else 64 * MIB
 
 

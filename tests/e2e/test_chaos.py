@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from daemon import PORT, PYTHON, Daemon
-from harness import SLOW, check, main, say, scenario
+from harness import LONG, SLOW, check, main, say, scenario
 
-TIMES = 2000 if os.environ.get("SANDIRECT_TEST_LONG") == "1" else 150
+TIMES = 2000 if LONG else 150
 SERVERS, CLIENTS = 3, 5
 HANG = 15
 CHECKED = str(Path(__file__).with_name("checked.py"))

@@ -7,11 +7,11 @@ import signal
 import subprocess
 from pathlib import Path
 
-from harness import KERNEL_ONLY, PYTHON, SANITIZED, SLOW, Lab, Skip, check, equal, main, need, say, scenario, until
+from harness import KERNEL_ONLY, LONG, PYTHON, SANITIZED, SLOW, Lab, Skip, check, equal, main, need, say, scenario, until
 
 PORT = 7700
 MIB = 1 << 20
-REQUESTS = 100_000 if os.environ.get("SANDIRECT_TEST_LONG") == "1" else 2000
+REQUESTS = 100_000 if LONG else 2000
 SITE = str(Path(__file__).with_name("site.py"))
 SYSTEM_PYTHON = "/usr/bin/python3"  # has the distribution's modules
 

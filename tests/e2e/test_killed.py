@@ -6,9 +6,11 @@ import signal
 import subprocess
 import time
 
-from harness import KERNEL_ONLY, SLOW, Lab, check, main, say, scenario, until
+from harness import KERNEL_ONLY, LONG, SANITIZED, SLOW, Lab, check, main, say, scenario, until
 
 PORT = 7500
+# Of one side and the other in turn.
+KILLS = 10 if LONG else 2 if SANITIZED else 4
 # A sender finds out after the second of these, a receiver after both.
 TIMES = ("keepalive = 500ms", "dead_timeout = 1s")
 DEAD_AFTER, DEAD_AFTER_DEFAULT = 1.5, 7
@@ -58,13 +60,13 @@ def until_link(lab, p):
 
 
 def alternately(direction, helper=False, link=None):
-    """Five times each: one side dies and starts again at once, the other goes on with a new connection."""
+    """In turn: one side dies and starts again at once, the other goes on with a new connection."""
     other = {"send": "recv", "recv": "send", "epoll": "send"}[direction]
     helpers = []
     with Lab(link) as lab:
         try:
             server, client = flow(lab, "h1", "server", direction, helper), flow(lab, "h2", "client", other, helper)
-            for i in range(5):
+            for i in range(KILLS):
                 until_flowing(lab, server, client)
                 if helper:
                     helpers += [helper_of(server), helper_of(client)] if i == 0 else []

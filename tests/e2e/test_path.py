@@ -27,9 +27,7 @@ def subscriber_seen(lab, address, server, config=None):
     client.stop()
 
 
-def benchmark(lab, address, config=None, requests=None):
-    if requests is None:
-        requests = 100000 if SANITIZED or EVERY_LINK else 1000000
+def benchmark(lab, address, config=None, requests=100000):
     client = lab.run("h2", "redis-benchmark", "-h", address, "-p", PORT, "-t", "get,set", "-n", requests, "-c", CLIENTS,
                      "--csv", config=config)
     client.wait(240)
@@ -42,7 +40,7 @@ def benchmark(lab, address, config=None, requests=None):
     say(f"{lab.link}: " + ", ".join(f"{k} {v:.0f}/s" for k, v in rates.items()))
 
 
-def redis(link=None, family=4, mtu=1500, lines=(), requests=None):
+def redis(link=None, family=4, mtu=1500, lines=(), requests=100000):
     need("redis-server", "redis-benchmark", "redis-cli")
     with Lab(link, mtu=mtu) as lab:
         address = lab.address("h1", family)
@@ -76,7 +74,7 @@ def hugepages(count):
 
 @scenario
 def stock_redis():
-    redis()
+    redis(requests=100000 if SANITIZED or EVERY_LINK else 1000000)
 
 
 @scenario
@@ -112,7 +110,7 @@ def udp_ipv6():
 
 @scenario
 def memif():
-    redis("memif", requests=100000)
+    redis("memif")
 
 
 @scenario

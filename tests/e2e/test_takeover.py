@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from daemon import PORT, PYTHON, Daemon, ask, event, rights, serve, silence
-from harness import KERNEL_ONLY, SLOW, Lab, Skip, check, equal, main, need, say, scenario, until
+from harness import KERNEL_ONLY, LONG, SLOW, Lab, Skip, check, equal, main, need, say, scenario, until
 
-TIMES = 100 if os.environ.get("SANDIRECT_TEST_LONG") == "1" else 6
+TIMES = 100 if LONG else 6
 CHECKED = str(Path(__file__).with_name("checked.py"))
 SECONDS = 20  # without progress: a hang
 
