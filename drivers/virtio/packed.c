@@ -159,12 +159,22 @@ VN_INLINE struct rte_mbuf *take(struct vn_queue *q, uint32_t *len, bool in_order
 	return m;
 }
 
+/* Whole lines of descriptors, where there are enough of them: DPDK's device, which takes four at once if they
+ * begin a line, goes on with a line's first then when it had none left. */
+VN_INLINE uint16_t refill_now(const struct vn_queue *q)
+{
+	uint16_t n = q->free < VN_REFILL ? q->free : VN_REFILL, over = (q->avail_pos + n) % LINE;
+
+	if (unlikely(q->size < VN_REFILL))
+		return n;
+	return n > over ? (uint16_t)(n - over) : 0;
+}
+
 VN_INLINE void refill(struct vn_queue *q, bool in_order)
 {
-	uint16_t before = q->avail_pos;
+	uint16_t before = q->avail_pos, n;
 
-	while (q->free) {
-		uint16_t n = q->free < VN_REFILL ? q->free : VN_REFILL;
+	while ((n = refill_now(q))) {
 		struct rte_mbuf *mbufs[VN_REFILL];
 
 		if (unlikely(rte_mempool_get_bulk(q->pool, (void **)mbufs, n))) {
