@@ -46,13 +46,20 @@ def bench(build, near, far, seconds, before, *options):
     return rtt, rate
 
 
-def measure(build, device, seconds, before):
-    """Rates and round trips from runs of their own: after round trips buffers are in another order in memory."""
-    rtt, _ = bench(build, device, VHOST, seconds, before)
-    _, sent = bench(build, device, VHOST, seconds, before, "-r")
-    _, received = bench(build, VHOST, device, seconds, before, "-r")
-    return {"RTT 66": rtt[66], "RTT 1500": rtt[1500], "rx 66": received[66], "rx 1514": received[1514], "tx 66": sent[66],
-            "tx 1514": sent[1514]}
+def one_round(build, devices, seconds, before):
+    """Rates and round trips from runs of their own: after round trips buffers are in another order in memory. The contenders'
+    runs of one kind are next to each other: a virtual machine's CPUs are near each other at times, and then far."""
+    result = {n: {} for n in devices}
+    for n, device in devices.items():
+        rtt, _ = bench(build, device, VHOST, seconds, before)
+        result[n] |= {f"RTT {size}": v for size, v in rtt.items()}
+    for n, device in devices.items():
+        _, sent = bench(build, device, VHOST, seconds, before, "-r")
+        result[n] |= {f"tx {size}": v for size, v in sent.items()}
+    for n, device in devices.items():
+        _, received = bench(build, VHOST, device, seconds, before, "-r")
+        result[n] |= {f"rx {size}": v for size, v in received.items()}
+    return result
 
 
 def report(layout, rounds):
@@ -82,7 +89,7 @@ def main():
         for i in range(a.rounds):
             first = i // 4 % len(names)
             order = names[first:] + names[:first]
-            rounds.append({n: measure(a.build, contenders[n], a.seconds, i % 4) for n in order})
+            rounds.append(one_round(a.build, {n: contenders[n] for n in order}, a.seconds, i % 4))
         report(layout, rounds)
 
 
