@@ -24,7 +24,7 @@ static void set_in_order(struct vn_devargs *a, unsigned long v)
 
 static void set_event_idx(struct vn_devargs *a, unsigned long v)
 {
-	a->options.event_idx = v;
+	a->options.event_idx = v ? VN_ON : VN_OFF;
 }
 
 static void set_mergeable(struct vn_devargs *a, unsigned long v)
@@ -109,8 +109,8 @@ int vn_devargs_parse(const char *name, const char *text, bool vdev, struct vn_de
 	int e = 0;
 
 	memset(out, 0, sizeof *out);
-	out->options.in_order = out->options.event_idx = true;
-	out->options.mergeable = VN_AUTO;
+	out->options.in_order = true;
+	out->options.event_idx = out->options.mergeable = VN_AUTO;
 	list = text && *text ? rte_kvargs_parse(text, NULL) : NULL;
 	if (text && *text && !list)
 		e = -EINVAL;

@@ -28,8 +28,8 @@ enum vn_choice { VN_OFF, VN_ON, VN_AUTO };
 
 /* Device arguments. */
 struct vn_options {
-	bool packed, in_order, event_idx;
-	enum vn_choice mergeable;
+	bool packed, in_order;
+	enum vn_choice event_idx, mergeable;
 	uint16_t pairs, queue_size; /* 0: the device's */
 	uint32_t speed;		    /* Mbit/s; 0: the device's */
 	uint8_t mac[6];

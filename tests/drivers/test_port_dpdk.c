@@ -39,7 +39,7 @@ static const struct pair pairs[] = {
 	{"own", "net_sandirect_virtio0,path=%s/s,server=1", "net_vhost1,iface=%s/s,client=1", NULL},
 	{"own_packed", "net_sandirect_virtio0,path=%s/s,server=1,packed_vq=1",
 		"net_vhost1,iface=%s/s,client=1", NULL},
-	{"own_client", "net_sandirect_virtio0,path=%s/s,in_order=0,event_idx=0", "net_vhost1,iface=%s/s",
+	{"own_client", "net_sandirect_virtio0,path=%s/s,in_order=0,event_idx=1", "net_vhost1,iface=%s/s",
 		NULL},
 	{"memif", "net_memif0,role=server,socket=%s/s,socket-abstract=no",
 		"net_memif1,role=client,socket=%s/s,socket-abstract=no", NULL},
