@@ -26,7 +26,7 @@ struct vn_ring {
 	struct rte_mbuf *(*take)(struct vn_queue *q, uint32_t *len, bool in_order);
 	/* Receive: gives the device buffers for all that are free. */
 	void (*refill)(struct vn_queue *q, bool in_order);
-	/* Transmit: frees what has been sent, of at least so many descriptors. */
+	/* Transmit: frees what has been sent, of about so many descriptors. */
 	void (*reclaim)(struct vn_queue *q, uint16_t want, bool in_order);
 	/* Transmit: a frame that begins with its header, as one descriptor, of which one is free. */
 	void (*put)(struct vn_queue *q, struct rte_mbuf *m, bool in_order);
@@ -208,12 +208,12 @@ VN_INLINE uint16_t vn_tx(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n,
 	uint16_t before = q->avail_pos, done = 0, failed = 0;
 	uint64_t bytes = 0;
 
-	/* Packed rings: about as many as are sent, so that the same mbufs go round. All at once, after a
-	 * pause of ours, run over their pool's cache, and from then on all of the pool goes round, which no
-	 * processor's cache holds.
+	/* As many as are sent, so that the same mbufs go round. All at once run over their pool's cache, and
+	 * from then on all of the pool goes round, which no processor's cache holds. One by one, more at a
+	 * time: with fewer, round trips of large frames were a tenth slower.
 	 */
 	if (q->free < q->reclaim_below || q->free < n)
-		ring->reclaim(q, n < VN_RECLAIM_LEAST ? VN_RECLAIM_LEAST : n, in_order);
+		ring->reclaim(q, n < VN_BURST_LEAST ? 2 * VN_RECLAIM : n, in_order);
 	for (; done < n; done++) {
 		struct rte_mbuf *m = pkts[done];
 		uint32_t len = m->pkt_len;

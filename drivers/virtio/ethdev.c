@@ -443,6 +443,7 @@ static const struct eth_dev_ops ops = {
 	.tx_queue_release = tx_queue_release,
 	.rxq_info_get = rxq_info_get,
 	.txq_info_get = txq_info_get,
+	.tx_done_cleanup = vn_queue_reclaim,
 	.rx_queue_intr_enable = rx_queue_intr_enable,
 	.rx_queue_intr_disable = rx_queue_intr_disable,
 	.stats_get = vn_stats_get,

@@ -324,6 +324,11 @@ static const struct vn_ring ring = {pending, peek, take, refill, reclaim, put, p
 
 VN_BURSTS(vn_packed_burst, &ring)
 
+void vn_packed_reclaim(struct vn_queue *q, uint16_t want)
+{
+	reclaim(q, want, q->in_order);
+}
+
 void vn_packed_reset(struct vn_queue *q)
 {
 	q->avail_flags = VN_DESC_AVAIL;

@@ -12,5 +12,7 @@ void vn_packed_interrupt(struct vn_queue *q, bool on, uint16_t ahead);
 /* Used buffers that wait to be looked at. */
 uint16_t vn_packed_waiting(const struct vn_queue *q);
 vn_burst *vn_packed_burst(const struct vn_queue *q);
+/* Transmit: frees what has been sent, up to about so many descriptors. */
+void vn_packed_reclaim(struct vn_queue *q, uint16_t want);
 
 #endif

@@ -137,6 +137,24 @@ void vn_queue_interrupt(struct vn_queue *q, bool on)
 	leave(q);
 }
 
+/* --- what has been sent --- */
+
+int vn_queue_reclaim(void *queue, uint32_t want)
+{
+	struct vn_queue *q = queue;
+	uint16_t before;
+
+	if (!enter(q))
+		return 0;
+	before = q->out;
+	if (!want || want > q->size)
+		want = q->size;
+	if (!q->broken)
+		(q->mode.packed ? vn_packed_reclaim : vn_split_reclaim)(q, (uint16_t)want);
+	leave(q);
+	return before - q->out;
+}
+
 /* --- memory --- */
 
 /* The parts of a ring are apart by more than a cache line and its neighbour. */
@@ -278,7 +296,7 @@ void vn_queue_reset(struct vn_queue *q, uint16_t size, const struct vn_queue_mod
 	q->platform_order = mode->platform_order;
 	q->size = size;
 	q->mask = (uint16_t)(size - 1);
-	q->avail_pos = q->used_pos = q->head = q->tail = q->pieces = q->out = 0;
+	q->avail_pos = q->used_pos = q->used_seen = q->head = q->tail = q->pieces = q->out = 0;
 	q->free = size;
 	q->free_head = 0;
 	for (unsigned i = 0; i < size; i++)

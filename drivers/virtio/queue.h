@@ -21,12 +21,12 @@
 #include "drivers/virtio/spec.h"
 
 enum {
-	VN_QUEUE_MAX = 32768,  /* descriptors */
-	VN_INDIRECT = 15,      /* pieces of a frame that an indirect table holds; longer ones are chains */
-	VN_REFILL = 32,	       /* receive buffers that are given to the device at once */
-	VN_CTRL_ROOM = 4096,   /* bytes of the control queue's for what is said */
-	VN_RECLAIM = 64,       /* mbufs that go back to their pool at once */
-	VN_RECLAIM_LEAST = 32, /* descriptors that are asked for when a burst needs fewer */
+	VN_QUEUE_MAX = 32768, /* descriptors */
+	VN_INDIRECT = 15,     /* pieces of a frame that an indirect table holds; longer ones are chains */
+	VN_REFILL = 32,	      /* receive buffers that are given to the device at once */
+	VN_CTRL_ROOM = 4096,  /* bytes of the control queue's for what is said */
+	VN_RECLAIM = 64,      /* mbufs that go back to their pool at once */
+	VN_BURST_LEAST = 8,   /* frames; with fewer a program sends one by one */
 };
 
 enum { VN_PIECES = 1 << 15 }; /* the buffer is one of queue's pieces */
@@ -95,6 +95,7 @@ struct vn_queue {
 
 	/* written in each burst */
 	uint16_t avail_pos, used_pos;	  /* split: they run freely; packed: places in the ring */
+	uint16_t used_seen;		  /* split, transmit: up to where the device is known to be done */
 	uint16_t free;			  /* descriptors that the device does not have */
 	uint16_t avail_flags, used_flags; /* packed: AVAIL and USED as they are in this lap */
 	uint16_t first_flags;	/* packed: of the first descriptor that the device is not to see yet, */
@@ -152,6 +153,10 @@ void vn_queue_break(struct vn_queue *q, const char *what);
 void vn_queue_interrupt(struct vn_queue *q, bool on);
 /* Frames that wait to be received. */
 uint32_t vn_queue_waiting(const struct vn_queue *q);
+
+/* Frees what has been sent, up to about so many frames (0: all); returns how many. By the thread of the
+ * bursts. */
+int vn_queue_reclaim(void *queue, uint32_t want);
 
 /* Where m's buffer begins, for the device. */
 static inline uint64_t vn_buffer(const struct vn_queue *q, const struct rte_mbuf *m)

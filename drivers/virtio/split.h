@@ -22,5 +22,7 @@ void vn_split_interrupt(struct vn_queue *q, bool on, uint16_t ahead);
 /* Used buffers that wait to be looked at; 0 also if there are more than there can be. */
 uint16_t vn_split_waiting(const struct vn_queue *q);
 vn_burst *vn_split_burst(const struct vn_queue *q);
+/* Transmit: frees what has been sent, up to about so many descriptors. */
+void vn_split_reclaim(struct vn_queue *q, uint16_t want);
 
 #endif
