@@ -207,9 +207,8 @@ static void check_node(const struct eth_port *e)
 	if (node < 0 || node_is_allowed(node))
 		return;
 	sd_warn("port %s: its device is on NUMA node %d, and this thread may not run there: every packet "
-		"crosses "
-		"between nodes; allow it CPUs of that node (numactl --cpunodebind=%d; a daemon's are its "
-		"cores)",
+		"crosses between nodes; allow it CPUs of that node (numactl --cpunodebind=%d; "
+		"a daemon's are its cores)",
 		e->name, node, node);
 }
 
@@ -327,8 +326,8 @@ static int isolate(struct eth_port *e, const struct port_config *cfg, char *err,
 	if (r)
 		snprintf(err, err_len,
 			"%s: its interface would lose its traffic, as the driver does not leave the kernel "
-			"what is "
-			"not the SAN's (%s); update the NIC's firmware, or use net_af_xdp on the interface",
+			"what is not the SAN's (%s); update the NIC's firmware, or use net_af_xdp on the "
+			"interface",
 			cfg->device, why);
 	return r ? -ENOTSUP : 0;
 }
@@ -365,8 +364,7 @@ static void set_mac(struct eth_port *e, const struct port_config *cfg)
 			? rte_eth_dev_mac_addr_add(e->id, &mac, 0)
 			: rte_eth_dev_default_mac_addr_set(e->id, &mac) && rte_eth_promiscuous_enable(e->id))
 		sd_warn("port %s: %s takes no other MAC address than its own, so it may hear nothing; "
-			"configure no "
-			"mac",
+			"configure no mac",
 			e->name, e->driver);
 }
 

@@ -70,7 +70,7 @@ int probe_parse(
 	struct wire w;
 
 	if (frame->flags & PORT_RX_CSUM_BAD ||
-		encap_parse(frame->data, frame->len, PROBE_UDP_PORT, !(frame->flags & PORT_RX_CSUM_OK), &v) ||
+		encap_parse(frame->data, frame->len, PORT_UDP_PORT, !(frame->flags & PORT_RX_CSUM_OK), &v) ||
 		v.payload_len < sizeof w || !sd_addr_same_ip(&v.flow.dst, &e->ip))
 		return -EINVAL;
 	memcpy(&w, v.payload, sizeof w);

@@ -15,7 +15,6 @@
 #include "drivers/port.h"
 
 enum {
-	PROBE_UDP_PORT = 7747,
 	PROBE_HEADERS = 42,
 	PROBE_MIN = 24, /* least payload */
 	PROBE_LATER_MS = 60,
