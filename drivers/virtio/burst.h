@@ -24,9 +24,9 @@ struct vn_ring {
 	uint32_t (*peek)(const struct vn_queue *q, uint16_t ahead, bool in_order);
 	/* Receive: takes the next of those pending. NULL: it is none of the device's; the queue is broken. */
 	struct rte_mbuf *(*take)(struct vn_queue *q, uint32_t *len, bool in_order);
-	/* Receive: gives the device buffers for all that are free. */
+	/* Receive: gives the device buffers for those that are free, but for a few that may wait. */
 	void (*refill)(struct vn_queue *q, bool in_order);
-	/* Transmit: frees what has been sent, of about so many descriptors. */
+	/* Transmit: frees what has been sent, of about so many descriptors or frames. */
 	void (*reclaim)(struct vn_queue *q, uint16_t want, bool in_order);
 	/* Transmit: a frame that begins with its header, as one descriptor, of which one is free. */
 	void (*put)(struct vn_queue *q, struct rte_mbuf *m, bool in_order);
@@ -180,6 +180,16 @@ VN_INLINE uint16_t vn_rx_merged(struct vn_queue *q, struct rte_mbuf **pkts, uint
 
 /* --- transmit --- */
 
+/* Is a descriptor free? Those of several pieces may have taken more than the burst has taken back. */
+VN_INLINE bool vn_tx_room(struct vn_queue *q, const struct vn_ring *ring, const bool in_order)
+{
+	if (likely(q->free))
+		return true;
+	if (q->pieces)
+		ring->reclaim(q, q->size, in_order);
+	return q->free;
+}
+
 /* A frame that is not plain as it is. -ENOSPC: no room. Any other error: it cannot be sent. */
 static __rte_noinline int vn_tx_other(
 	struct vn_queue *q, struct rte_mbuf **m, const struct vn_ring *ring, const bool in_order)
@@ -195,7 +205,7 @@ static __rte_noinline int vn_tx_other(
 		ring->reclaim(q, q->size, in_order); /* it may need more than one frame's worth */
 		return ring->put_pieces(q, *m, in_order);
 	}
-	if (!q->free)
+	if (!vn_tx_room(q, ring, in_order))
 		return -ENOSPC;
 	vn_hdr_fill(rte_pktmbuf_mtod(*m, struct vn_hdr *) - 1, *m);
 	ring->put(q, *m, in_order);
@@ -223,7 +233,7 @@ VN_INLINE uint16_t vn_tx(struct vn_queue *q, struct rte_mbuf **pkts, uint16_t n,
 		if (likely(vn_is_plain(m, q->slow_flags))) {
 			struct vn_hdr *h = rte_pktmbuf_mtod(m, struct vn_hdr *) - 1;
 
-			if (unlikely(!q->free))
+			if (!vn_tx_room(q, ring, in_order))
 				break;
 			if (m->ol_flags & VN_TX_OFFLOAD)
 				vn_hdr_fill(h, m);

@@ -95,7 +95,7 @@ static bool wants_merging(const struct vn_dev *d)
 {
 	if (d->options.mergeable != VN_AUTO)
 		return d->options.mergeable == VN_ON;
-	if (d->data->dev_conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_TCP_LRO)
+	if (d->data->dev_conf.rxmode.offloads & (RTE_ETH_RX_OFFLOAD_TCP_LRO | RTE_ETH_RX_OFFLOAD_SCATTER))
 		return true;
 	for (unsigned i = 0; i < d->data->nb_rx_queues; i++) {
 		const struct vn_queue *q = d->data->rx_queues[i];

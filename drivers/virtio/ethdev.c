@@ -135,8 +135,8 @@ static int rx_queue_setup(struct rte_eth_dev *eth, uint16_t index, uint16_t n, u
 	return 0;
 }
 
-/* What has been sent is taken back early, so that the same few buffers go round and stay in the caches; but
- * not for every frame, because looking at what the device has used costs a cache line. */
+/* What has been sent is taken back early, so that few buffers go round while the device keeps up; but not for
+ * every frame, because looking at what the device has used costs a cache line. */
 static uint16_t default_reclaim(uint16_t size)
 {
 	return size > 2 * VN_RECLAIM ? (uint16_t)(size - VN_RECLAIM) : size / 2;

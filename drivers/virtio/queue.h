@@ -154,8 +154,8 @@ void vn_queue_interrupt(struct vn_queue *q, bool on);
 /* Frames that wait to be received. */
 uint32_t vn_queue_waiting(const struct vn_queue *q);
 
-/* Frees what has been sent, up to about so many frames (0: all); returns how many. By the thread of the
- * bursts. */
+/* Frees what has been sent, up to about so many frames (0: all; more where the device has used several
+ * together); returns how many. By the thread of the bursts. */
 int vn_queue_reclaim(void *queue, uint32_t want);
 
 /* Where m's buffer begins, for the device. */

@@ -231,6 +231,8 @@ VN_INLINE void reclaim_singles(struct vn_queue *q, uint16_t n)
 	vn_tx_free_run(q, q->tail & q->mask, n);
 	q->tail = (uint16_t)(q->tail + n);
 	q->free = (uint16_t)(q->free + n);
+	q->used_pos = (uint16_t)(q->used_pos + n);
+	q->out = (uint16_t)(q->out - n);
 }
 
 /* One look tells of all that has been used; the next is when no more of that is left. */
@@ -244,9 +246,7 @@ VN_INLINE void reclaim(struct vn_queue *q, uint16_t want, bool in_order)
 	}
 	if (n > want)
 		n = want;
-	q->out = (uint16_t)(q->out - n);
 	if (in_order && likely(!q->pieces)) {
-		q->used_pos = (uint16_t)(q->used_pos + n);
 		reclaim_singles(q, n);
 		return;
 	}
@@ -262,6 +262,7 @@ VN_INLINE void reclaim(struct vn_queue *q, uint16_t want, bool in_order)
 		q->free = (uint16_t)(q->free + count);
 		q->tail = (uint16_t)(q->tail + count);
 		q->used_pos++;
+		q->out--;
 		if (!in_order)
 			vn_queue_give_ids(q, (uint16_t)id, count);
 	}

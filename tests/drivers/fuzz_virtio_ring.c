@@ -357,6 +357,8 @@ static void step(struct device *d, struct input *in)
 		break;
 	case 7:
 		vn_queue_interrupt(d->q, n & 1);
+		if (d->q->kind == VN_TX && n & 2)
+			require((unsigned)vn_queue_reclaim(d->q, n) <= d->q->size);
 		require(vn_queue_waiting(d->q) <= d->q->size);
 		break;
 	}

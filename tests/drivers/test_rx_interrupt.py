@@ -64,6 +64,11 @@ def ours_split():
 
 
 @scenario
+def ours_split_with_event_idx():
+    check(woken("net_sandirect_virtio", ",event_idx=1") <= FRAMES, "wake-ups in vain")
+
+
+@scenario
 def ours_packed():
     check(woken("net_sandirect_virtio", ",packed_vq=1") <= FRAMES, "wake-ups in vain")
 

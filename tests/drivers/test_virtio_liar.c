@@ -233,9 +233,12 @@ static void ask_back(struct test *t)
 	int got = 0;
 
 	while (!got || rte_mempool_in_use_count(t->pool) > RING) {
+		unsigned before = rte_mempool_in_use_count(t->pool);
 		int n = rte_eth_tx_done_cleanup(t->port, 0, 0);
 
 		REQUIRE(n >= 0, "what was sent cannot be asked back");
+		REQUIRE(before - rte_mempool_in_use_count(t->pool) >= (unsigned)n,
+			"less came back than was said");
 		got += n;
 		liar_step(t->liar);
 		receive(t);
