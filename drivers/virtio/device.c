@@ -5,6 +5,7 @@
 #include <rte_alarm.h>
 #include <rte_errno.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "drivers/virtio/control.h"
 
@@ -295,6 +296,15 @@ static void take_down(struct vn_dev *d)
 	d->features = 0;
 }
 
+static void open_queues(struct vn_dev *d)
+{
+	for (unsigned i = 0; i < d->pairs; i++) {
+		vn_queue_start(queue_of(d, VN_TX, i));
+		if (vn_queue_start(queue_of(d, VN_RX, i)))
+			eventfd_write(rte_eth_dev_rx_intr_ctl_q_get_fd(vn_device_id(d), (uint16_t)i), 1);
+	}
+}
+
 static int bring_up(struct vn_dev *d)
 {
 	int e = handshake(d);
@@ -307,7 +317,7 @@ static int bring_up(struct vn_dev *d)
 	}
 	vn_control_restore(d);
 	each_queue(d, fill);
-	each_queue(d, vn_queue_start);
+	open_queues(d);
 	d->running = true;
 	d->told = false;
 	return 0;

@@ -52,17 +52,25 @@ static inline void leave(struct vn_queue *q)
 	__atomic_store_n(&q->busy, false, __ATOMIC_RELEASE);
 }
 
-void vn_queue_start(struct vn_queue *q)
+/* What was written before is seen by every burst that begins, and what those wrote that have begun by us. */
+static void barrier_for_both(void)
+{
+	rte_smp_mb();
+	if (kernel_barrier)
+		syscall(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+}
+
+bool vn_queue_start(struct vn_queue *q)
 {
 	__atomic_store_n(&q->live, true, __ATOMIC_RELEASE);
+	barrier_for_both();
+	return VN_READ(q->interrupts);
 }
 
 void vn_queue_stop(struct vn_queue *q)
 {
 	VN_WRITE(q->live, false);
-	rte_smp_mb();
-	if (kernel_barrier)
-		syscall(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	barrier_for_both();
 	for (unsigned i = 0; __atomic_load_n(&q->busy, __ATOMIC_ACQUIRE); i++)
 		if (i < 1000)
 			rte_pause();
@@ -125,7 +133,7 @@ static void ask_for_interrupt(struct vn_queue *q)
 
 void vn_queue_interrupt(struct vn_queue *q, bool on)
 {
-	q->interrupts = on; /* also for when the ring is laid out */
+	VN_WRITE(q->interrupts, on); /* also for when the ring is laid out, and started */
 	if (!enter(q))
 		return;
 	if (on)

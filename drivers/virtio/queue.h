@@ -138,8 +138,9 @@ void vn_queue_empty(struct vn_queue *q);
 /* Empties it and lays the ring out anew, for a device that knows nothing of it. */
 void vn_queue_reset(struct vn_queue *q, uint16_t size, const struct vn_queue_mode *mode);
 
-/* Lets bursts in. */
-void vn_queue_start(struct vn_queue *q);
+/* Lets bursts in. True: a receive interrupt has been asked for, perhaps since the ring was laid out, so that
+ * the device was not told: whoever sleeps has to be woken. */
+bool vn_queue_start(struct vn_queue *q);
 /* Keeps bursts out; on return none is inside. */
 void vn_queue_stop(struct vn_queue *q);
 /* To be called once by each process, before queues are used: makes vn_queue_stop cheap for the bursts. */

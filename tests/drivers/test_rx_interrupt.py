@@ -31,18 +31,29 @@ def lines_of(process, until):
     raise Failure(f"the program has ended: {out[-5:]}")
 
 
-def woken(device, options=""):
+def one_that_sends(path):
+    far = testpmd.peer([path])
+    far("set burst 1", "set fwd rxonly")
+    return far
+
+
+def woken(device, options="", restart=False):
+    """The peer sends frame after frame, and perhaps is another one from the middle on. How often nothing was there."""
     if not shutil.which("dpdk-testpmd"):
         raise Skip("dpdk-testpmd is not installed")
     path = tempfile.mktemp(prefix="sandirect-rxintr-")
-    far = testpmd.peer([path])
-    far("set burst 1", "set fwd rxonly")
+    far = one_that_sends(path)
     own = ["-d", DRIVER] if "sandirect" in device else []
     p = subprocess.Popen([PROGRAM, "--no-telemetry", "--no-huge", "--no-shconf", "-m", "128", "--no-pci", "--lcores", "0@1", *own,
                           "--vdev", f"{device}0,path={path}{options}", "--", str(FRAMES)], stdout=subprocess.PIPE, text=True)
     try:
         lines_of(p, "ready")
-        for _ in range(FRAMES):
+        for i in range(FRAMES):
+            if restart and i == FRAMES // 2:
+                far.quit()
+                far.end()
+                far = one_that_sends(path)
+                testpmd.links_up(far, ports=(0,))
             time.sleep(0.05)
             far("start tx_first 1", "stop")
         out = lines_of(p, "got")
@@ -66,6 +77,13 @@ def ours_split():
 @scenario
 def ours_split_with_event_idx():
     check(woken("net_sandirect_virtio", ",event_idx=1") <= FRAMES, "wake-ups in vain")
+
+
+@scenario
+def ours_when_the_peer_restarts():
+    """Asleep meanwhile; told once that there is somebody again."""
+    vain = woken("net_sandirect_virtio", restart=True)
+    check(1 <= vain <= FRAMES, f"{vain} wake-ups in vain")
 
 
 @scenario
