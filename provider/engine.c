@@ -8,17 +8,20 @@
 
 #include "base/clock.h"
 
-/* Room in front of a packet for any header; the frame then starts where its own header does. */
 /* How often the kernel is asked for what it has to send. */
-#define KERNEL_MIN_NS	 (20 * SD_US)
-#define KERNEL_MAX_NS	 (1 * SD_MS)
+#define KERNEL_MIN_NS (20 * SD_US)
+#define KERNEL_MAX_NS (1 * SD_MS)
+/* Room in front of a packet for any header; the frame then starts where its own header does. */
 #define HEADROOM	 ENCAP_MAX
 #define ENTROPY_PORT_MIN 49152u
 #define STRIDE		 2u /* frames between the steps by which their connections are fetched, */
 #define AHEAD		 (STRIDE * TP_WARM_STEPS) /* and from the first step until a frame's turn */
-#define STUCK_NS	 (10 * SD_MS)
-#define NOWHERE		 (16u << 10) /* room for any packet */
-#define LATE_NS		 (50 * SD_US) /* packets not looked for for so long tell nothing of the network's delay */
+/* A port that takes nothing keeps its frames for so long: with others beside it, which wait for it, and
+ * alone. */
+#define STUCK_NS       (10 * SD_MS)
+#define STUCK_ALONE_NS (200 * SD_MS)
+#define NOWHERE	       (16u << 10) /* room for any packet */
+#define LATE_NS	       (50 * SD_US) /* packets not looked for for so long tell nothing of the network's delay */
 
 static const uint8_t broadcast_mac[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
@@ -383,8 +386,8 @@ static unsigned receive(struct engine *e, unsigned index, uint64_t now, unsigned
 	return n;
 }
 
-/* Hands frames to the NIC; what it does not take is kept, but not for long if there are other ports to serve.
- */
+/* Hands frames to the NIC. What it does not take is kept, but not for ever: it may be the first of them that
+ * it never will, such as one that its peer has no buffer for. */
 static void transmit(
 	struct engine *e, struct engine_port *p, struct port_frame *frames, unsigned n, uint64_t now)
 {
@@ -397,7 +400,7 @@ static void transmit(
 	}
 	if (sent || !p->blocked_at)
 		p->blocked_at = now;
-	if (e->n_ports > 1 && now - p->blocked_at > STUCK_NS) {
+	if (now - p->blocked_at > (e->n_ports > 1 ? STUCK_NS : STUCK_ALONE_NS)) {
 		e->stats.tx_stuck += n - sent;
 		p->port->ops->tx_put(p->port, frames + sent, n - sent);
 		return;

@@ -15,14 +15,15 @@
 #include "base/rng.h"
 #include "provider/engine.h"
 
-#define STEP (10 * SD_US)
+#define STEP	   (10 * SD_US)
+#define CHOKED_MAX 1000
 
 /* A port that takes what it is told to take. */
 struct valve {
 	struct port base;
 	struct port *inner;
 	struct port_ops ops;
-	enum { OPEN, SHUT, STUTTERING } how;
+	enum { OPEN, SHUT, STUTTERING, CHOKED } how;
 	bool corrupts;
 	unsigned backlog;
 	struct sd_rng rng;
@@ -70,6 +71,9 @@ static unsigned valve_tx(struct port *p, struct port_frame *frames, unsigned n)
 
 	if (v->how == SHUT)
 		return 0;
+	for (unsigned i = 0; i < n && v->how == CHOKED; i++)
+		if (frames[i].len > CHOKED_MAX)
+			n = i;
 	if (v->how == STUTTERING)
 		n = sd_rng_below(&v->rng, n + 1);
 	for (unsigned i = 0; i < n && v->corrupts; i++)
@@ -327,6 +331,28 @@ static void ports__one_that_has_no_device(void **state)
 	assert_true(e->stats.tx_link_down > 0);
 }
 
+/* The only port never takes a frame of some size: those behind it, such as acknowledgments, must not wait for
+ * ever. */
+static void ports__one_that_chokes(void **state)
+{
+	static const uint8_t bytes[4096];
+	static struct valve only;
+	struct engine *e = &hosts[1].engine;
+	uint64_t before;
+	struct pair p;
+
+	open_all(1500, 1500, true);
+	pair_open(&p, 0);
+	e->ports[0].port = valve_open(&only, e->ports[0].port);
+	only.how = CHOKED;
+	assert_int_equal(tp_write(p.s, bytes, sizeof bytes), sizeof bytes);
+	pump(&p, 1, 500 * SD_MS);
+	assert_true(e->stats.tx_stuck > 0);
+	before = p.received;
+	pump(&p, 1, SD_S);
+	assert_true(p.received - before > 1 << 20);
+}
+
 /* A port may take its time: nothing is dropped. */
 static void ports__one_that_is_slow(void **state)
 {
@@ -481,6 +507,7 @@ int main(void)
 		CASE(ports__one_that_is_stuck),
 		CASE(ports__one_that_has_no_device),
 		CASE(ports__one_that_is_slow),
+		CASE(ports__one_that_chokes),
 		CASE(ports__one_whose_queue_is_full),
 		CASE(link__down_drops_like_a_cable),
 		CASE(link__dead_for_too_long),
