@@ -85,7 +85,15 @@ static bool is_for_many(const struct port_frame *f)
 	return f->data[0] & 1;
 }
 
-/* Of the port that stands by: what was sent to all comes by the active one, and our own by a switch. */
+/* Has the active port heard something since the links were last looked at? */
+static bool hears(const struct bond *b)
+{
+	return b->members[b->active].received != b->members[b->active].seen;
+}
+
+/* Of the port that stands by: what was sent to all comes by the active one, and our own by a switch. But a
+ * host whose active port is on this wire, and ours on another, can only be heard here: rather twice than not
+ * at all. */
 static unsigned drop_copies(struct bond *b, struct member *m, struct port_frame *frames, unsigned n)
 {
 	unsigned kept = 0;
@@ -94,7 +102,7 @@ static unsigned drop_copies(struct bond *b, struct member *m, struct port_frame 
 		bool own = !memcmp(frames[i].data + 6, b->mac, sizeof b->mac);
 
 		m->received += !own;
-		if (own || is_for_many(&frames[i]))
+		if (own || (is_for_many(&frames[i]) && hears(b)))
 			m->port->ops->rx_done(m->port, &frames[i], 1);
 		else
 			frames[kept++] = frames[i];

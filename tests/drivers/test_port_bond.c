@@ -342,10 +342,19 @@ static void one_that_carries_less_is_not_used(void **state)
 /* More copies than a burst, and then something for us: who asks once gets that. */
 static void copies_hide_nothing(void **state)
 {
+	send_by(cable[0].far, UNICAST, 1);
+	assert_int_equal(heard_by(bond), 1);
 	for (unsigned i = 0; i < 10; i++)
 		send_by(cable[1].far, BROADCAST, 1);
 	send_by(cable[1].far, UNICAST, 5);
 	assert_int_equal(heard_by(bond), 5);
+}
+
+/* The far host's active wire is our second one: what it says to all comes by no other. */
+static void a_host_on_the_other_wire_is_heard(void **state)
+{
+	send_by(cable[1].far, BROADCAST, 1);
+	assert_int_equal(heard_by(bond), 1);
 }
 
 static void not_again_at_once(void **state)
@@ -380,6 +389,7 @@ int main(void)
 		CASE(its_own_words_are_none),
 		CASE(one_that_carries_less_is_not_used),
 		CASE(copies_hide_nothing),
+		CASE(a_host_on_the_other_wire_is_heard),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
