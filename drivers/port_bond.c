@@ -5,7 +5,7 @@
  *
  * The one that is active is left when its link goes down, or when nothing is heard by it any more that is
  * heard by the other: with two cables between two hosts the far end may have left this one, and a switch may
- * have gone blind. Copies of what is sent to all come by both; the active one's count.
+ * have gone blind. Copies of what is sent to all come by both; the active one's count, while it hears any.
  *
  * What tx_get gives is the active port's. It may be sent by the other one after a change: then as a copy.
  */
@@ -85,10 +85,10 @@ static bool is_for_many(const struct port_frame *f)
 	return f->data[0] & 1;
 }
 
-/* Has the active port heard something since the links were last looked at? */
-static bool hears(const struct bond *b)
+/* Something, since the links were last looked at? */
+static bool has_heard(const struct member *m)
 {
-	return b->members[b->active].received != b->members[b->active].seen;
+	return m->received != m->seen;
 }
 
 /* Of the port that stands by: what was sent to all comes by the active one, and our own by a switch. But a
@@ -102,7 +102,7 @@ static unsigned drop_copies(struct bond *b, struct member *m, struct port_frame 
 		bool own = !memcmp(frames[i].data + 6, b->mac, sizeof b->mac);
 
 		m->received += !own;
-		if (own || (is_for_many(&frames[i]) && hears(b)))
+		if (own || (is_for_many(&frames[i]) && has_heard(&b->members[b->active])))
 			m->port->ops->rx_done(m->port, &frames[i], 1);
 		else
 			frames[kept++] = frames[i];
@@ -331,9 +331,9 @@ static void learn(struct bond *b, struct member *m)
 static bool is_deaf(struct bond *b)
 {
 	struct member *mine = &b->members[b->active], *other = &b->members[!b->active];
-	bool quiet = mine->received == mine->seen, deaf = b->suspect && quiet;
+	bool quiet = !has_heard(mine), deaf = b->suspect && quiet;
 
-	b->suspect = quiet && other->received != other->seen;
+	b->suspect = quiet && has_heard(other);
 	mine->seen = mine->received;
 	other->seen = other->received;
 	return deaf;
