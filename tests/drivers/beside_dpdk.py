@@ -50,15 +50,11 @@ def one_round(build, devices, seconds, before):
     """Rates and round trips from runs of their own: after round trips buffers are in another order in memory. The contenders'
     runs of one kind are next to each other: a virtual machine's CPUs are near each other at times, and then far."""
     result = {n: {} for n in devices}
-    for n, device in devices.items():
-        rtt, _ = bench(build, device, VHOST, seconds, before)
-        result[n] |= {f"RTT {size}": v for size, v in rtt.items()}
-    for n, device in devices.items():
-        _, sent = bench(build, device, VHOST, seconds, before, "-r")
-        result[n] |= {f"tx {size}": v for size, v in sent.items()}
-    for n, device in devices.items():
-        _, received = bench(build, VHOST, device, seconds, before, "-r")
-        result[n] |= {f"rx {size}": v for size, v in received.items()}
+    for kind, options in (("RTT", []), ("tx", ["-r"]), ("rx", ["-r"])):
+        for n, device in devices.items():
+            near, far = (VHOST, device) if kind == "rx" else (device, VHOST)
+            rtt, rate = bench(build, near, far, seconds, before, *options)
+            result[n] |= {f"{kind} {size}": v for size, v in (rate if options else rtt).items()}
     return result
 
 
