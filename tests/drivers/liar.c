@@ -20,6 +20,7 @@ enum {
 	MILLION = 1000000,
 	FRAME_MAX = 1514,
 	SEGMENTS = 64, /* of a chain that it follows */
+	LIES_GROW = 9, /* powers of two: seldom, for what shows only deep in, or all the time */
 };
 
 struct ring {
@@ -38,6 +39,7 @@ struct liar {
 	bool quit, reformed;
 	int fd;
 	uint64_t random, features;
+	unsigned lies; /* in a million steps, for now */
 	struct {
 		struct vn_region r;
 		uint8_t *mapped;
@@ -213,7 +215,7 @@ static uint32_t deliver(struct liar *l, const struct vn_desc *d)
 	h = (struct vn_hdr *)p;
 	memset(h, 0, sizeof *h);
 	h->num_buffers = 1;
-	if (happens(l, l->c.lies)) {
+	if (happens(l, l->lies)) {
 		l->counts.lies++;
 		for (unsigned i = 0; i < sizeof *h; i++)
 			p[i] = (uint8_t)draw(l);
@@ -221,7 +223,7 @@ static uint32_t deliver(struct liar *l, const struct vn_desc *d)
 			h->num_buffers = (uint16_t)below(l, 5);
 	}
 	l->counts.delivered++;
-	return happens(l, l->c.lies) ? some_length(l, d->len) : len;
+	return happens(l, l->lies) ? some_length(l, d->len) : len;
 }
 
 static void use_one(struct liar *l, struct view *v, bool rx)
@@ -237,14 +239,14 @@ static void use_one(struct liar *l, struct view *v, bool rx)
 		len = deliver(l, &first);
 	else
 		l->counts.taken++;
-	if (happens(l, l->c.lies)) {
+	if (happens(l, l->lies)) {
 		l->counts.lies++;
 		id = (uint16_t)(below(l, 2) ? below(l, v->r->size) : draw(l));
 	}
 	if (is_packed(l))
 		use_packed(v, id, len, count);
 	else
-		use_split(v, happens(l, l->c.lies) ? (uint32_t)draw(l) : id, len);
+		use_split(v, happens(l, l->lies) ? (uint32_t)draw(l) : id, len);
 }
 
 static void scribble(struct liar *l, void *at, size_t bytes)
@@ -287,6 +289,14 @@ static void lie(struct liar *l, struct view *v)
 	}
 }
 
+static void hang_up(struct liar *l)
+{
+	if (l->fd < 0)
+		return;
+	l->counts.hang_ups++;
+	shutdown(l->fd, SHUT_RDWR);
+}
+
 void liar_step(struct liar *l)
 {
 	struct view v;
@@ -298,13 +308,18 @@ void liar_step(struct liar *l)
 	if (look(l, index, &v)) {
 		for (unsigned n = 1 + below(l, 4); n--;)
 			use_one(l, &v, !index);
-		if (happens(l, l->c.lies))
+		if (happens(l, l->lies))
 			lie(l, &v);
 	}
-	if (l->fd >= 0 && happens(l, l->c.hang_ups)) {
-		l->counts.hang_ups++;
-		shutdown(l->fd, SHUT_RDWR);
-	}
+	if (happens(l, l->c.hang_ups))
+		hang_up(l);
+	pthread_mutex_unlock(&l->lock);
+}
+
+void liar_hang_up(struct liar *l)
+{
+	pthread_mutex_lock(&l->lock);
+	hang_up(l);
 	pthread_mutex_unlock(&l->lock);
 }
 
@@ -400,6 +415,7 @@ static void obey(struct liar *l, struct vn_vhost_msg *m, int *fds, unsigned *n)
 	case VN_SET_VRING_BASE:
 		r->avail = r->used = 0;
 		r->avail_wrap = r->used_wrap = true;
+		l->lies = l->c.lies << below(l, LIES_GROW);
 		break;
 	case VN_SET_VRING_ADDR:
 		r->at[0] = m->addr.desc;
@@ -501,26 +517,18 @@ struct liar *liar_start(const struct liar_config *c)
 	return l;
 }
 
-static void hang_up(struct liar *l)
-{
-	pthread_mutex_lock(&l->lock);
-	if (l->fd >= 0)
-		shutdown(l->fd, SHUT_RDWR);
-	pthread_mutex_unlock(&l->lock);
-}
-
 void liar_reform(struct liar *l)
 {
 	pthread_mutex_lock(&l->lock);
 	l->reformed = true;
 	pthread_mutex_unlock(&l->lock);
-	hang_up(l);
+	liar_hang_up(l);
 }
 
 void liar_stop(struct liar *l)
 {
 	__atomic_store_n(&l->quit, true, __ATOMIC_RELEASE);
-	hang_up(l);
+	liar_hang_up(l);
 	pthread_join(l->thread, NULL);
 	for (unsigned i = 0; i < RINGS; i++) {
 		if (l->rings[i].call >= 0)

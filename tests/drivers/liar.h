@@ -19,7 +19,7 @@ struct liar_config {
 	uint64_t features; /* that it offers */
 	uint64_t seed;
 	/* In a million steps. */
-	unsigned lies;	   /* on the rings */
+	unsigned lies;	   /* on the rings, at least; up to 256 times as many after some starts */
 	unsigned hang_ups; /* of the connection */
 	unsigned bad_talk; /* wrong or missing answers, of the messages after one */
 };
@@ -33,6 +33,8 @@ struct liar *liar_start(const struct liar_config *c);
 void liar_stop(struct liar *l);
 /* Uses a few buffers of one ring, or lies about them. */
 void liar_step(struct liar *l);
+/* Ends the connection; the next one has answers of its own. */
+void liar_hang_up(struct liar *l);
 /* From now on it keeps to the rules; it forgets what it has heard so far and connects anew. */
 void liar_reform(struct liar *l);
 struct liar_counts liar_counts(struct liar *l);

@@ -26,6 +26,7 @@ enum {
 	RING = 256,
 	SEGMENTS = 20,	 /* of a frame: more than an indirect table has */
 	LOOK_EVERY = 64, /* steps, at the driver's counters */
+	PATIENCE = 16,	 /* looks at a ring on which nothing goes on */
 	HANG = 60,	 /* s without a step */
 	HONEST = 20000,	 /* frames each way that end the test */
 };
@@ -35,6 +36,8 @@ struct test {
 	struct rte_mempool *pool;
 	struct liar *liar;
 	uint64_t seed, received, sent, restarts, violations, refused;
+	uint64_t seen[2];    /* of what was received and sent, at the last look */
+	unsigned silent[2];  /* looks since */
 	uint8_t ours[MBUFS]; /* by number: handed out to us */
 };
 
@@ -169,21 +172,42 @@ static uint64_t counter(struct test *t, const char *name)
 	return value;
 }
 
-/* A device whose answers make no sense is refused: then once more, until the alarm. */
+/* A device whose answers made no sense is refused for as long as it is the same one; then once more, until
+ * the alarm. */
 static void start(struct test *t)
 {
-	while (rte_eth_dev_start(t->port))
+	while (rte_eth_dev_start(t->port)) {
 		t->refused++;
+		liar_hang_up(t->liar);
+		usleep(1000);
+	}
+}
+
+/* A lie that no driver can know for one, such as a buffer forgotten, leaves a ring on which nothing goes on.
+ */
+static bool is_silent(struct test *t)
+{
+	const uint64_t now[] = {t->received, t->sent};
+	bool silent = false;
+
+	for (unsigned i = 0; i < 2; i++) {
+		t->silent[i] = now[i] == t->seen[i] ? t->silent[i] + 1 : 0;
+		t->seen[i] = now[i];
+		silent |= t->silent[i] >= PATIENCE;
+	}
+	return silent;
 }
 
 /* Resets at once, instead of in a while, for most of what the driver objects to. */
 static void restart_if_broken(struct test *t)
 {
 	uint64_t now = counter(t, "rx_q0_violations") + counter(t, "tx_q0_violations");
+	bool silent = is_silent(t);
 
-	if (now == t->violations)
+	if (now == t->violations && !silent)
 		return;
 	t->violations = now;
+	t->silent[0] = t->silent[1] = 0;
 	if (!below(t, 50)) {
 		usleep(150000); /* the driver's own reset */
 		return;
