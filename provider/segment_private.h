@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The memory of a segment as its files share it: what an end writes, its lock, and a ring as it is at one
+ * moment.
+ *
+ * A word of the memory is loaded once into a local, checked there, and never looked at again: the other end
+ * can change it at any time. This end's own words are treated no better, as the other end can write them too.
+ */
+#ifndef SD_PROVIDER_SEGMENT_PRIVATE_H
+#define SD_PROVIDER_SEGMENT_PRIVATE_H
+
+#include <errno.h>
+
+#include "provider/segment.h"
+
+#define SEGMENT_HEADER 4096u					/* bytes of the file before the rings */
+#define SEGMENT_SMALL  (SEGMENT_HEADER + 2 * SEGMENT_CLASS_MIN) /* with those of class 0 */
+
+#define CLASS_STEP  6u /* from a page to 256 KiB at once: a writer whose reader is late needs that room */
+#define OFFSET_BITS 56 /* an offset shares its word with two classes */
+
+#define LINE _Alignas(64)
+
+/* What one end writes. A line for each reason to write, so that neither end takes lines from the other that
+ * it has no need of. */
+struct segment_end {
+	/* As the writer of its ring. */
+	LINE _Atomic uint64_t tail;
+	_Atomic uint64_t geometry; /* at << 8 | the class before at << 4 | the class from at on */
+	_Atomic uint32_t flags;
+	/* As the reader of the other's. */
+	LINE _Atomic uint64_t head;
+	LINE _Atomic uint32_t armed; /* the other end clears what it has rung for */
+	LINE _Atomic uint32_t lock;  /* the process that is in, 0: none */
+	_Atomic uint32_t shared;
+	LINE uint8_t note[SEGMENT_NOTE_SIZE];
+};
+
+struct segment_header {
+	uint64_t magic;
+	uint32_t version, max_class;
+	struct sd_addr name[2];
+	_Atomic uint32_t accepted;
+	struct segment_end end[2];
+};
+_Static_assert(sizeof(struct segment_header) <= SEGMENT_HEADER, "the header is one page");
+_Static_assert(SEGMENT_CLASSES <= 16, "a class has four bits");
+
+/* A ring at one moment, checked. */
+struct view {
+	uint64_t head, tail;
+	uint64_t at;	   /* where the class changed */
+	unsigned old, now; /* classes before and from it */
+};
+
+static inline uint64_t class_size(unsigned class)
+{
+	return (uint64_t)SEGMENT_CLASS_MIN << class;
+}
+
+/* Bytes of the file that the classes of one ring have, but for the smallest: one after the other. */
+static inline size_t large_size(unsigned max_class)
+{
+	return 2 * class_size(max_class) - 2 * SEGMENT_CLASS_MIN;
+}
+
+/* Where a class of end e's ring begins in the file. */
+static inline size_t area(unsigned max_class, unsigned e, unsigned class)
+{
+	if (!class)
+		return SEGMENT_HEADER + e * SEGMENT_CLASS_MIN;
+	return SEGMENT_SMALL + e * large_size(max_class) + class_size(class) - 2 * SEGMENT_CLASS_MIN;
+}
+
+static inline struct segment_end *ours(const struct segment *s)
+{
+	return &s->header->end[s->end];
+}
+
+static inline struct segment_end *theirs(const struct segment *s)
+{
+	return &s->header->end[!s->end];
+}
+
+static inline int lie(struct segment *s)
+{
+	s->failed = true;
+	return -EPROTO;
+}
+
+/* --- the lock of a shared end (segment_lock.c) --- */
+
+/* Our process number, which segment_unlock() wants; -EPROTO: a live process never leaves, or so it is said.
+ */
+int segment_lock(const struct segment *s);
+/* False: it was taken from us, and who knows what has become of the cursors. */
+bool segment_unlock(const struct segment *s, uint32_t me);
+
+static inline bool is_shared(const struct segment *s)
+{
+	return s->shared || (atomic_load_explicit(&ours(s)->shared, memory_order_relaxed) && !s->alone);
+}
+
+/* What leave() wants, or -EPROTO. */
+static inline int enter(struct segment *s)
+{
+	int key = 0;
+
+	if (__builtin_expect(s->failed, 0))
+		return -EPROTO;
+	if (__builtin_expect(is_shared(s), 0) && (key = segment_lock(s)) < 0)
+		return lie(s);
+	return key;
+}
+
+static inline void leave(struct segment *s, int key)
+{
+	if (__builtin_expect(key > 0, 0) && !segment_unlock(s, (uint32_t)key))
+		s->failed = true;
+}
+
+/* --- the mapping (segment.c) --- */
+
+bool segment_remap(struct segment *s, size_t size);
+
+static inline bool map_all(struct segment *s)
+{
+	return __builtin_expect(s->mapped == s->size, 1) || segment_remap(s, s->size);
+}
+
+/* --- a ring (segment_ring.c) --- */
+
+/* The end of what lies in the old class. */
+static inline uint64_t split(const struct view *v)
+{
+	return v->at < v->head ? v->head : v->at > v->tail ? v->tail : v->at;
+}
+
+static inline uint64_t room(const struct view *v)
+{
+	return class_size(v->now) - (v->tail - split(v));
+}
+
+/* The writer may change the class only when the reader is past the last change. */
+static inline bool can_grow(const struct segment *s, const struct view *v)
+{
+	return v->now < s->max_class && v->head >= v->at;
+}
+
+static inline unsigned next_class(const struct segment *s, unsigned class)
+{
+	return class + CLASS_STEP < s->max_class ? class + CLASS_STEP : s->max_class;
+}
+
+static inline uint64_t room_grown(const struct segment *s, const struct view *v)
+{
+	return room(v) + (can_grow(s, v) ? class_size(next_class(s, v->now)) : 0);
+}
+
+static inline bool is_roomy(const struct segment *s, const struct view *v)
+{
+	return 3 * room_grown(s, v) >= class_size(v->now);
+}
+
+/* False also when there is no room in the address space for what the other end uses. */
+static inline bool decode(struct segment *s, uint64_t geometry, struct view *v)
+{
+	v->at = geometry >> 8;
+	v->old = geometry >> 4 & 15;
+	v->now = geometry & 15;
+	if (v->old > s->max_class || v->now > s->max_class)
+		return false;
+	return !(v->old | v->now) || map_all(s);
+}
+
+static inline bool is_possible(const struct view *v)
+{
+	return v->head <= v->tail && !(v->tail >> OFFSET_BITS) && split(v) - v->head <= class_size(v->old) &&
+	       v->tail - split(v) <= class_size(v->now);
+}
+
+/*
+ * Our ring. The other end's head is a line to fetch from its CPU: the one that was seen last serves as long
+ * as there is room for want bytes by it. It is only ever too low, also where several processes have this end.
+ */
+static inline bool view_out(struct segment *s, uint64_t want, struct view *v)
+{
+	struct segment_end *w = ours(s);
+
+	v->tail = atomic_load_explicit(&w->tail, memory_order_relaxed);
+	v->head = s->seen_head;
+	if (!decode(s, atomic_load_explicit(&w->geometry, memory_order_relaxed), v) || v->at > v->tail)
+		return false;
+	if (is_possible(v) && room(v) >= want)
+		return true;
+	v->head = s->seen_head = atomic_load_explicit(&theirs(s)->head, memory_order_acquire);
+	return is_possible(v);
+}
+
+/*
+ * The other end's ring. The tail first: what geometry belongs to it is then there, or a newer one whose `at`
+ * is a later tail, and all that we see is in its old class.
+ */
+static inline bool view_in(struct segment *s, struct view *v)
+{
+	struct segment_end *w = theirs(s);
+
+	v->head = atomic_load_explicit(&ours(s)->head, memory_order_relaxed);
+	v->tail = atomic_load_explicit(&w->tail, memory_order_acquire);
+	return decode(s, atomic_load_explicit(&w->geometry, memory_order_relaxed), v) && is_possible(v);
+}
+
+/* A look at the other end's ring, and at ours. -EPROTO */
+int segment_look_in(struct segment *s, struct view *v);
+int segment_look_out(struct segment *s, struct view *v);
+
+static inline uint64_t min(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+#endif
