@@ -19,7 +19,7 @@
 
 #define LINE_MAX_LEN 1000
 
-enum kind { TEXT, PATH, BOOL, COUNT, SIZE, TIME, PERCENT, RATE, MAC, LEVEL, CHOICE, MTU, CORES };
+enum kind { TEXT, PATH, BOOL, COUNT, POWER, SIZE, TIME, PERCENT, RATE, MAC, LEVEL, CHOICE, MTU, CORES };
 
 struct key {
 	const char *name;
@@ -55,7 +55,7 @@ static const struct key global_keys[] = {
 static const struct key transport_keys[] = {
 	{"crc", BOOL, IN(cfg, crc), 0, 0, "on or off", "on"},
 	{"congestion", CHOICE, IN(cfg, congestion), 0, 0, "swift, dctcp, fixed", "swift"},
-	{"window_packets", COUNT, IN(cfg, window_packets), 2, 1024, "a whole number from 2 to 1024", "512"},
+	{"window_packets", POWER, IN(cfg, window_packets), 32, 1024, "a power of two from 32 to 1024", "512"},
 	{"ring_min", SIZE, IN(cfg, ring_min), 4096, 1u << 30, "a power of two from 4K to 1G", "16K"},
 	{"ring_max", SIZE, IN(cfg, ring_max), 4096, 1u << 30, "a power of two from 4K to 1G", "4M"},
 	{"dead_timeout", TIME, IN(cfg, dead_timeout_ns), 100000000, 3600 * SECOND,
@@ -161,7 +161,7 @@ static bool set_number(const struct key *k, void *field, const char *value)
 		  : k->kind == RATE ? cfg_value_rate(value, &v)
 				    : cfg_value_count(value, &v);
 
-	if (!ok || v < k->min || v > k->max || (k->kind == SIZE && (v & (v - 1))))
+	if (!ok || v < k->min || v > k->max || ((k->kind == SIZE || k->kind == POWER) && (v & (v - 1))))
 		return false;
 	store(field, k->size, v);
 	return true;
@@ -214,6 +214,7 @@ static bool set_value(const struct key *k, void *field, const char *value)
 	case CORES:
 		return set_cores(field, value);
 	case COUNT:
+	case POWER:
 	case SIZE:
 	case TIME:
 	case RATE:

@@ -26,7 +26,7 @@ struct pv_device_config {
 	unsigned n_addrs;
 	bool crc;		   /* CRC32C on every packet, if either end wants it */
 	const char *congestion;	   /* "swift", "dctcp", "fixed"; NULL: swift */
-	uint32_t window_packets;   /* of each connection; 0: 512. At most 1024 */
+	uint32_t window_packets;   /* of each connection; 0: 512. A power of two, 32 to 1024 */
 	uint32_t max_conns;	   /* 0: 65536 */
 	uint64_t max_ack_delay_ns; /* how long the caller may leave it alone; 0: 10 ms */
 	uint64_t dead_timeout_ns;  /* 0: 5 s */

@@ -79,7 +79,7 @@ BAD_LINES = (
     ("[port p]\nnetdev = a\ndevice = 0000:03:00.0\n[port q]\nnetdev = b\ndevice = 0000:03:00.0", "named twice"),
     ("[port p]\nhugepages = never", "auto, on, off"), ("[port p]\nrate = fast", "bits per second"),
     ("[transport]\nring_min = 5000", "a power of two"), ("[transport]\nring_min = 8M\nring_max = 4M", "raise ring_max"),
-    ("[transport]\ncongestion = cubic", "swift, dctcp, fixed"), ("[transport]\nwindow_packets = 1025", "from 2 to 1024"),
+    ("[transport]\ncongestion = cubic", "swift, dctcp, fixed"), ("[transport]\nwindow_packets = 100", "from 32 to 1024"),
     ("[rules]\nrule = udp", "must begin with san, tcp or both"), ("[rules]\nrule = tcp dst=10.0.0.0/33", "no address or prefix"),
     ("[rules]\nrule = tcp port=70000", "no port or range"), ("[rules]\nrule = tcp role=both", "role=client or role=server"),
     ("[rules]\nrule = tcp when=late", "no condition of a rule"), ("[rules]\ntcp port=22", "write: rule = ACTION"),

@@ -213,7 +213,9 @@ static void parse__bad_line_has_place_and_remedy(void **state)
 	refused("[global]\nruntime_dir = here\n", "a.conf:2: runtime_dir", "absolute");
 	refused("[global]\ndaemon = here\n", "a.conf:2: daemon", "absolute");
 	refused("[transport]\nring_min = 5000\n", "a.conf:2: ring_min", "power of two");
-	refused("[transport]\nwindow_packets = 2000\n", "a.conf:2: window_packets", "1024");
+	refused("[transport]\nwindow_packets = 2048\n", "a.conf:2: window_packets", "1024");
+	refused("[transport]\nwindow_packets = 16\n", "a.conf:2: window_packets", "32");
+	refused("[transport]\nwindow_packets = 100\n", "a.conf:2: window_packets", "power of two");
 	refused("[transport]\ncongestion = swif\n", "a.conf:2: congestion", "swift, dctcp, fixed");
 	refused("[transport]\ncongestion =\n", "a.conf:2: congestion", "swift, dctcp, fixed");
 	refused("[port]\n", "a.conf:1: [port ]", "[port san0]");

@@ -58,7 +58,8 @@ static void check_good(const struct cfg *c)
 {
 	assert_true(c->n_ports <= CFG_MAX_PORTS && c->n_rules <= CFG_MAX_RULES);
 	assert_true(c->ring_min <= c->ring_max && !(c->ring_min & (c->ring_min - 1)));
-	assert_true(c->window_packets >= 2 && c->window_packets <= 1024);
+	assert_true(c->window_packets >= 32 && c->window_packets <= 1024);
+	assert_true(!(c->window_packets & (c->window_packets - 1)));
 	assert_true(c->runtime_dir[0] == '/' && memchr(c->runtime_dir, 0, sizeof c->runtime_dir));
 	for (unsigned i = 0; i < c->n_ports; i++) {
 		assert_true(
