@@ -147,7 +147,7 @@ static void begin(struct resolver *r, struct resolver_entry *x, uint64_t now)
 
 static uint64_t ttl_of(const struct resolver *r, const struct resolver_entry *x, enum resolver_result result)
 {
-	uint64_t ttl = r->cfg.negative_ttl_ns;
+	uint64_t ttl = r->cfg.negative_ttl_ns, most = ttl > TTL_MAX ? ttl : TTL_MAX;
 
 	if (result == RESOLVER_FOUND)
 		return r->cfg.positive_ttl_ns;
@@ -155,7 +155,7 @@ static uint64_t ttl_of(const struct resolver *r, const struct resolver_entry *x,
 		return ttl < NO_LISTENER_TTL ? ttl : NO_LISTENER_TTL;
 	/* The longer it stays silent, the more seldom it is asked. */
 	if (x->known == RESOLVER_SILENT)
-		ttl = x->ttl * 2 < TTL_MAX ? x->ttl * 2 : TTL_MAX;
+		ttl = x->ttl * 2 < most ? x->ttl * 2 : most;
 	return ttl;
 }
 

@@ -355,6 +355,27 @@ static void silence__asked_ever_more_seldom(void **state)
 	}
 }
 
+static void silence__never_asked_sooner_than_was_said(void **state)
+{
+	uint64_t frames;
+	struct wait w;
+
+	a.engine.resolver.cfg.negative_ttl_ns = 600 * SD_S;
+	ask(&w, 1000, 9, 80);
+	expect_silence(&w);
+	for (unsigned i = 0; i < 3; i++) {
+		pass(598 * SD_S);
+		frames = frames_out();
+		assert_int_equal(ask(&w, 1000, 9, 80), RESOLVER_SILENT);
+		run(SD_MS);
+		assert_int_equal(frames_out(), frames);
+		pass(4 * SD_S);
+		assert_int_equal(ask(&w, 1000, 9, 80), RESOLVER_SILENT);
+		run(2 * TIMEOUT);
+		assert_true(frames_out() > frames);
+	}
+}
+
 static void silence__until_the_host_appears(void **state)
 {
 	struct wait w;
@@ -422,6 +443,7 @@ int main(void)
 		CASE(no_listener__until_one_is_announced),
 		CASE(silence__costs_one_wait),
 		CASE(silence__asked_ever_more_seldom),
+		CASE(silence__never_asked_sooner_than_was_said),
 		CASE(silence__until_the_host_appears),
 		CASE(link_down__is_known_at_once),
 		CASE(full__of_questions),
