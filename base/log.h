@@ -5,7 +5,8 @@
 
 #include <stdbool.h>
 
-enum sd_log_level { SD_LOG_ERROR, SD_LOG_WARN, SD_LOG_INFO, SD_LOG_DEBUG };
+/* Notices are answers to what somebody has asked for: they are written at every level. */
+enum sd_log_level { SD_LOG_NOTICE, SD_LOG_ERROR, SD_LOG_WARN, SD_LOG_INFO, SD_LOG_DEBUG };
 
 /* Receives finished lines without a newline. Must be async-signal-safe if signals may log. */
 typedef void sd_log_sink(void *ctx, enum sd_log_level level, const char *line);
@@ -17,9 +18,10 @@ bool sd_log_enabled(enum sd_log_level level);
  * follows. */
 void sd_log(enum sd_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-#define sd_error(...) sd_log(SD_LOG_ERROR, __VA_ARGS__)
-#define sd_warn(...)  sd_log(SD_LOG_WARN, __VA_ARGS__)
-#define sd_info(...)  sd_log(SD_LOG_INFO, __VA_ARGS__)
+#define sd_notice(...) sd_log(SD_LOG_NOTICE, __VA_ARGS__)
+#define sd_error(...)  sd_log(SD_LOG_ERROR, __VA_ARGS__)
+#define sd_warn(...)   sd_log(SD_LOG_WARN, __VA_ARGS__)
+#define sd_info(...)   sd_log(SD_LOG_INFO, __VA_ARGS__)
 #define sd_debug(...)                                                                                        \
 	do {                                                                                                 \
 		if (sd_log_enabled(SD_LOG_DEBUG))                                                            \

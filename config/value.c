@@ -230,7 +230,7 @@ bool cfg_value_level(const char *s, enum sd_log_level *out)
 
 	for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
 		if (!strcmp(s, names[i])) {
-			*out = (enum sd_log_level)i;
+			*out = (enum sd_log_level)(SD_LOG_ERROR + i);
 			return true;
 		}
 	}

@@ -48,7 +48,10 @@ static const struct argp_option arguments[] = {
 	{"socket", 's', "PATH", 0, "where programs call (the file's daemon, or " DEFAULT_SOCKET ")", 0},
 	{"user", 'u', "NAME", 0,
 		"whose rights to go on with once the socket is open (nobody, if started as root)", 0},
-	{"max-connections", 'm', "N", 0, "of one user; each end counts (16384)", 0},
+	{"max-connections", 'm', "N", 0,
+		"of one user; each end counts (16384, or an eighth of the daemon's descriptors if that is "
+		"less)",
+		0},
 	{"max-memory", 'M', "SIZE", 0,
 		"of one user: what the buffers of its connections can come to (a quarter of the machine's)",
 		0},
@@ -189,7 +192,7 @@ static void reload(struct service *s)
 		if (!options.verbose)
 			sd_log_open(cfg.log_level, NULL, NULL);
 		service_rules_changed(s);
-		sd_info("%u rules", cfg.n_rules);
+		sd_notice("%u rules", cfg.n_rules);
 	}
 	notify("READY=1");
 }
@@ -255,7 +258,7 @@ static int take_over(struct service *s)
 	}
 	if (!r) {
 		service_taken_over(s);
-		sd_info("taken over; nobody was served for %.1f ms",
+		sd_notice("taken over; nobody was served for %.1f ms",
 			(double)(sd_clock_ns() - t.since) / SD_MS);
 	}
 	takeover_end(&t);
@@ -289,7 +292,7 @@ int main(int argc, char **argv)
 	door_open_records(cfg.runtime_dir);
 	if (options.takes_over ? take_over(s) : begin(s))
 		_exit(1); /* another daemon may have what this one has */
-	sd_info("ready at %s", options.socket);
+	sd_notice("ready at %s", options.socket);
 	notify("READY=1");
 	if (service_run(s, signals, on_signals)) {
 		/* Now, also if a thread is still closing something. */

@@ -336,7 +336,7 @@ static bool hand_over(struct service *s)
 	sd_pack_free(&p);
 	sd_fd_close(&channel);
 	if (!r) {
-		sd_info("another daemon has taken over");
+		sd_notice("another daemon has taken over");
 		return true;
 	}
 	sd_error("a daemon that wanted to take over has not (%s); this one goes on", strerror(-r));
@@ -436,10 +436,10 @@ static void tell_of_workers(struct service *s)
 
 	for (unsigned i = 0; i < s->n_workers; i++) {
 		bridge_stats(s->workers[i].bridge, &b);
-		sd_info("engine %u: %lu connections with other hosts; %lu made", i, b.connections, b.made);
+		sd_notice("engine %u: %lu connections with other hosts; %lu made", i, b.connections, b.made);
 	}
 	if (s->crew)
-		sd_info("%lu frames handed over", pv_ether_crew_handed(s->crew));
+		sd_notice("%lu frames handed over", pv_ether_crew_handed(s->crew));
 }
 
 void service_tell(struct service *s)
@@ -447,7 +447,8 @@ void service_tell(struct service *s)
 	struct broker_stats b;
 
 	broker_stats(s->broker, &b);
-	sd_info("%lu programs, %lu listeners, %lu connections; %lu made, %lu refused, %lu offered again, %lu "
+	sd_notice(
+		"%lu programs, %lu listeners, %lu connections; %lu made, %lu refused, %lu offered again, %lu "
 		"bad messages",
 		b.clients, b.listeners, b.streams, b.joined, b.refused, b.offered_again, b.bad_messages);
 	if (s->desk && !s->suspended)

@@ -47,7 +47,7 @@ static int setup(void **state)
 {
 	sd_log_open(SD_LOG_DEBUG, sink, &got);
 	now += 2 * SD_S;
-	for (int l = SD_LOG_ERROR; l <= SD_LOG_DEBUG; l++)
+	for (int l = SD_LOG_NOTICE; l <= SD_LOG_DEBUG; l++)
 		sd_log(l, "a note of what the last test dropped comes before this");
 	now += 2 * SD_S;
 	sd_log_open(SD_LOG_INFO, sink, &got);
@@ -59,7 +59,7 @@ static void log__level(void **state)
 {
 	for (int level = SD_LOG_ERROR; level <= SD_LOG_DEBUG; level++) {
 		sd_log_open(level, sink, &got);
-		for (int l = SD_LOG_ERROR; l <= SD_LOG_DEBUG; l++) {
+		for (int l = SD_LOG_NOTICE; l <= SD_LOG_DEBUG; l++) {
 			unsigned before = got.lines;
 
 			assert_int_equal(sd_log_enabled(l), l <= level);
@@ -75,6 +75,9 @@ static void log__macros(void **state)
 {
 	int evaluated = 0;
 
+	sd_notice("%s %d", "zero", 0);
+	assert_string_equal(got.line, "zero 0");
+	assert_int_equal(got.level, SD_LOG_NOTICE);
 	sd_error("%s %d", "one", 1);
 	assert_string_equal(got.line, "one 1");
 	assert_int_equal(got.level, SD_LOG_ERROR);
@@ -84,7 +87,7 @@ static void log__macros(void **state)
 	assert_int_equal(got.level, SD_LOG_INFO);
 	sd_debug("%d", ++evaluated);
 	assert_int_equal(evaluated, 0); /* costs nothing while it is off */
-	assert_int_equal(got.lines, 3);
+	assert_int_equal(got.lines, 4);
 	sd_log_open(SD_LOG_DEBUG, sink, &got);
 	sd_debug("%d", ++evaluated);
 	assert_int_equal(evaluated, 1);
@@ -164,11 +167,11 @@ static void log__budget_of_each_level(void **state)
 	sd_log_open(SD_LOG_DEBUG, sink, &got);
 	for (unsigned i = 0; i < 2 * BUDGET; i++)
 		sd_debug("chatter");
-	for (int l = SD_LOG_ERROR; l < SD_LOG_DEBUG; l++) {
+	for (int l = SD_LOG_NOTICE; l < SD_LOG_DEBUG; l++) {
 		sd_log(l, "said on %d", l);
 		assert_int_equal(got.level, l);
 	}
-	assert_int_equal(got.lines, BUDGET + 3);
+	assert_int_equal(got.lines, BUDGET + 4);
 }
 
 /* What the level drops is not counted. */

@@ -96,7 +96,7 @@ class Daemon:
     def start(self, *more, prefix=()):
         self.log = tempfile.mktemp(prefix="daemon-", suffix=".log", dir=self.dir)
         with open(self.log, "wb") as log:
-            return subprocess.Popen([*prefix, SANDIRECTD, "-v", "-c", self.config, *more], stdin=subprocess.DEVNULL,
+            return subprocess.Popen([*prefix, SANDIRECTD, "-c", self.config, *more], stdin=subprocess.DEVNULL,
                                     stdout=log, stderr=log, start_new_session=True)
 
     def begin(self):
