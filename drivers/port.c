@@ -43,14 +43,9 @@ static bool backend_in(const char *dir, const char *below, char *path, size_t le
 
 static void backend_path(char *path, size_t len)
 {
-	const char *override = secure_getenv("SANDIRECT_DPDK_BACKEND");
 	Dl_info self;
 	char dir[1024], *slash;
 
-	if (override) {
-		snprintf(path, len, "%s", override);
-		return;
-	}
 	if (dladdr((void *)backend_path, &self) && self.dli_fname && strlen(self.dli_fname) < sizeof dir) {
 		strcpy(dir, self.dli_fname);
 		slash = strrchr(dir, '/');
