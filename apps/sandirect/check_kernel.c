@@ -43,10 +43,10 @@ void check_memory(struct check_report *r)
 		check_add(r, CHECK_WARN, "hugepages",
 			"use a kernel with CONFIG_HUGETLBFS; ports work without, slower",
 			"this kernel has none");
-	else if (free_pages * kib < 64 << 10)
+	else if (free_pages * kib < 32 << 10)
 		check_add(r, CHECK_WARN, "hugepages",
 			"as root: echo 256 > /proc/sys/vm/nr_hugepages; ports work without, slower",
-			"%lld of %lld KiB are free, a port wants 64 MiB", free_pages, kib);
+			"%lld of %lld KiB are free, ports take them from 32 MiB on", free_pages, kib);
 	else
 		check_add(r, CHECK_OK, "hugepages", NULL, "%lld of %lld KiB are free", free_pages, kib);
 }
@@ -74,7 +74,7 @@ void check_limits(struct check_report *r)
 		check_add(r, CHECK_OK, "memlock", NULL, geteuid() ? "enough" : "unlimited for root");
 	if (nofile.rlim_cur < 128)
 		check_add(r, CHECK_MISSING, "open files", "ulimit -n 1024",
-			"the limit is %llu, a port takes up to 64", (unsigned long long)nofile.rlim_cur);
+			"the limit is %llu, ports take up to 96", (unsigned long long)nofile.rlim_cur);
 	else
 		check_add(r, CHECK_OK, "open files", NULL, "up to %llu", (unsigned long long)nofile.rlim_cur);
 	if (as.rlim_cur != RLIM_INFINITY)
