@@ -20,7 +20,8 @@ enum sandirect_path {
 /* The path that carries the TCP socket fd. -1 with errno EBADF (not open) or ENOTSOCK (not a TCP socket that
  * this library knows). */
 int sandirect_path(int fd);
-/* Why: a name such as "SAN" or "PEER_SILENT" (docs/commands.md lists them), static. NULL with errno as above.
+/* Why: a name such as "SAN" or "PEER_SILENT" (docs/configuration.md lists them), static. NULL with errno as
+ * above.
  */
 const char *sandirect_reason(int fd);
 /* "0.1.0", static. */
