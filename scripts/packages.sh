@@ -8,7 +8,7 @@ packages_demo="iproute2 redis-server redis-tools procps"
 packages_test="iproute2 redis-server redis-tools procps clang clang-format libclang-rt-14-dev nginx-light curl wget
 	netcat-openbsd socat iperf3 openssh-server openssh-client strace wrk postgresql
 	gunicorn python3-psycopg2 python3-redis iputils-ping tshark spin nftables dpdk
-	qemu-system-x86 busybox-static pciutils"
+	qemu-system-x86 busybox-static pciutils valgrind"
 
 # as_root COMMAND...
 as_root() {
