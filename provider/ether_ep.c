@@ -539,6 +539,7 @@ static void ep_info(struct pv_ep *ep, struct pv_info *out)
 	out->send_queued = tp_unacked(e->conn);
 	out->send_unsent = tp_unsent(e->conn);
 	out->recv_queued = tp_readable(e->conn);
+	out->send_room = tp_writable(e->conn);
 	out->send_buffer = t.send_ring;
 	out->recv_buffer = t.recv_ring;
 	if (t.mss)

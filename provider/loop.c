@@ -357,6 +357,7 @@ static void ep_info(struct pv_ep *ep, struct pv_info *out)
 	out->bytes_in = e->received;
 	out->recv_queued = bytering_used(&e->in);
 	out->send_queued = out->send_unsent = 0;
+	out->send_room = e->peer && !e->wr_shut ? bytering_room(&e->peer->in) : 0;
 	out->send_buffer = out->recv_buffer = RING_SIZE;
 	out->mss = RING_SIZE;
 }

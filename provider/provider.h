@@ -83,6 +83,7 @@ struct pv_info {
 	uint32_t cwnd, in_flight;
 	uint64_t send_queued; /* written, not acknowledged */
 	uint64_t send_unsent;
+	uint64_t send_room; /* bytes that send() would take now */
 	uint64_t recv_queued;
 	uint32_t send_buffer, recv_buffer, mss;
 	bool peer_closed; /* it reads no more, either; only where that can be known */

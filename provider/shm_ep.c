@@ -627,6 +627,7 @@ static void ep_info(struct pv_ep *ep, struct pv_info *out)
 	out->recv_queued = or_none(segment_readable(&e->seg));
 	out->peer_closed = peer_is_gone(e);
 	/* What the other end could read is delivered: it stays there when this end goes. */
+	out->send_room = or_none(segment_writable(&e->seg));
 	out->send_buffer = out->recv_buffer = out->mss = SEGMENT_CLASS_MIN << e->seg.max_class;
 }
 

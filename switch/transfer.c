@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,19 +26,28 @@ static ssize_t send_chunk(int fd, const void *buf, size_t len, int flags)
 
 /* --- sendfile --- */
 
-/* In the file from *at on; moves *at by what was sent. */
-static ssize_t file_to_socket(int out, int in, off_t *at, size_t len)
+/* Where a file ends; 0: nobody knows. */
+static off_t end_of(int fd)
 {
-	char buf[CHUNK];
+	struct stat st;
+
+	return !fstat(fd, &st) && S_ISREG(st.st_mode) ? st.st_size : 0;
+}
+
+/* In the file from *at on, by buf, which has room for CHUNK or len; moves *at by what was sent. */
+static ssize_t file_to_socket(int out, int in, off_t *at, size_t len, char *buf)
+{
 	size_t done = 0, want;
+	off_t end = end_of(in);
 	ssize_t got, sent;
 
 	while (done < len) {
-		want = len - done < sizeof buf ? len - done : sizeof buf;
+		want = len - done < CHUNK ? len - done : CHUNK;
 		got = pread(in, buf, want, *at);
 		if (got <= 0)
 			return done || !got ? (ssize_t)done : -errno;
-		sent = send_chunk(out, buf, (size_t)got, done + (size_t)got < len ? MSG_MORE : 0);
+		sent = send_chunk(
+			out, buf, (size_t)got, done + (size_t)got < len && *at + got < end ? MSG_MORE : 0);
 		if (sent < 0)
 			return done ? (ssize_t)done : sent;
 		done += (size_t)sent;
@@ -50,6 +60,7 @@ static ssize_t file_to_socket(int out, int in, off_t *at, size_t len)
 
 SW_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t len)
 {
+	char *buf;
 	off_t at;
 	ssize_t r;
 
@@ -60,7 +71,13 @@ SW_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t len)
 		errno = EINVAL;
 		return -1;
 	}
-	r = file_to_socket(out, in, &at, len < SSIZE_MAX ? len : SSIZE_MAX);
+	buf = malloc(len < CHUNK ? len : CHUNK); /* a thread's stack may be smaller */
+	if (!buf && len) {
+		errno = ENOMEM;
+		return -1;
+	}
+	r = file_to_socket(out, in, &at, len < SSIZE_MAX ? len : SSIZE_MAX, buf);
+	free(buf);
 	if (r == SW_NOT_OURS)
 		return sw_libc.sendfile(out, in, offset, len);
 	if (r > 0 && offset)
@@ -85,17 +102,17 @@ static ssize_t wait_for_room(int fd, bool nonblock)
 	struct sw_sock *s;
 	ssize_t room = 0;
 
-	for (;;) {
-		if (poll(&p, 1, nonblock ? 0 : -1) < 0)
+	for (int timeout = 0;; timeout = -1) {
+		if (poll(&p, 1, timeout) < 0)
 			return -errno;
 		if (!sw_enter())
 			return -EAGAIN;
 		s = sw_sock_hot(fd);
 		if (s && s->state == SW_CONNECTED) {
 			s->ep->ops->info(s->ep, &info);
-			room = (ssize_t)info.send_buffer - (ssize_t)info.send_queued;
-			nonblock |= s->nonblock;
+			room = (ssize_t)info.send_room;
 		}
+		nonblock |= s && s->nonblock;
 		sw_leave();
 		if (!s || room > 0 || (p.revents & (POLLERR | POLLHUP)))
 			return room > 0 ? room : 1; /* the send will say what is wrong */
@@ -104,15 +121,13 @@ static ssize_t wait_for_room(int fd, bool nonblock)
 	}
 }
 
-static ssize_t pipe_to_socket(int in, int out, size_t len, unsigned flags)
+static ssize_t pipe_to_socket(int in, int out, char *buf, size_t len, unsigned flags)
 {
-	char buf[CHUNK];
 	ssize_t room = wait_for_room(out, flags & SPLICE_F_NONBLOCK), got, sent, done = 0;
 	struct pollfd p = {.fd = in, .events = POLLIN};
 
 	if (room < 0)
 		return room;
-	len = len < sizeof buf ? len : sizeof buf;
 	len = len < (size_t)room ? len : (size_t)room;
 	if ((flags & SPLICE_F_NONBLOCK) && sw_libc.poll(&p, 1, 0) == 0)
 		return -EAGAIN;
@@ -134,10 +149,9 @@ static ssize_t pipe_to_socket(int in, int out, size_t len, unsigned flags)
 	return done;
 }
 
-static ssize_t socket_to_pipe(int in, int out, size_t len, unsigned flags)
+static ssize_t socket_to_pipe(int in, int out, char *buf, size_t len, unsigned flags)
 {
-	char buf[CHUNK];
-	struct iovec iov = {buf, len < sizeof buf ? len : sizeof buf};
+	struct iovec iov = {buf, len};
 	struct pollfd p = {.fd = out, .events = POLLOUT};
 	ssize_t got = sw_stream_recv(in, &iov, 1, MSG_PEEK | (flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0)),
 		put;
@@ -160,6 +174,8 @@ static ssize_t socket_to_pipe(int in, int out, size_t len, unsigned flags)
 SW_EXPORT ssize_t splice(int in, off_t *in_off, int out, off_t *out_off, size_t len, unsigned flags)
 {
 	bool from = sw_fd_hot(in), to = sw_fd_hot(out);
+	size_t most;
+	char *buf;
 	ssize_t r;
 
 	if ((!from && !to) || sw_is_internal() || !len)
@@ -172,6 +188,13 @@ SW_EXPORT ssize_t splice(int in, off_t *in_off, int out, off_t *out_off, size_t 
 		errno = EINVAL; /* one end has to be a pipe */
 		return -1;
 	}
-	r = from ? socket_to_pipe(in, out, len, flags) : pipe_to_socket(in, out, len, flags);
+	most = len < CHUNK ? len : CHUNK;
+	buf = malloc(most);
+	if (!buf) {
+		errno = ENOMEM;
+		return -1;
+	}
+	r = from ? socket_to_pipe(in, out, buf, most, flags) : pipe_to_socket(in, out, buf, most, flags);
+	free(buf);
 	return r == SW_NOT_OURS ? sw_libc.splice(in, in_off, out, out_off, len, flags) : sw_result(r);
 }
