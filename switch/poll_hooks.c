@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* poll, ppoll, select and pselect. Sets without a SAN descriptor go to the C library as they are. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/select.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "switch/fdtab.h"
@@ -104,6 +106,32 @@ static void empty(fd_set *set, int n)
 		memset(set, 0, (size_t)(n + NFDBITS - 1) / NFDBITS * sizeof(unsigned long));
 }
 
+/*
+ * The kernel looks at no more of the sets than its table of descriptors has room for, and programs count on
+ * that which give it the limit of descriptors and sets of FD_SETSIZE.
+ */
+static int within_table(int n)
+{
+	char text[1024], *at;
+	int fd, size, saved_errno = errno;
+	ssize_t len;
+
+	if (n <= FD_SETSIZE)
+		return n;
+	fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		len = sw_libc.read(fd, text, sizeof text - 1);
+		sw_libc.close(fd);
+		text[len > 0 ? len : 0] = 0;
+		at = strstr(text, "FDSize:");
+		size = at ? atoi(at + strlen("FDSize:")) : 0;
+		if (size > 0 && size < n)
+			n = size;
+	}
+	errno = saved_errno;
+	return n;
+}
+
 static bool select_has_san(const struct sets *s)
 {
 	for (int fd = 0; fd < s->n; fd++) {
@@ -168,6 +196,7 @@ static int select_san(struct sets *s, uint64_t timeout_ns, const sigset_t *mask)
 	struct pollfd fixed[FD_SETSIZE > 256 ? 256 : FD_SETSIZE];
 	int r;
 
+	s->n = within_table(s->n);
 	s->fds = fixed;
 	if (s->n > (int)(sizeof fixed / sizeof *fixed)) {
 		s->fds = malloc((size_t)s->n * sizeof *s->fds);
