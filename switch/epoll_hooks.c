@@ -43,7 +43,7 @@ static int pass_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 	if (!r && op != EPOLL_CTL_MOD && sw_enter()) {
 		es = sw_epset_at(epfd);
 		if (es && op == EPOLL_CTL_ADD)
-			es->n_kernel++;
+			sw_epset_join_kernel(es);
 		else if (es && es->n_kernel)
 			es->n_kernel--;
 		sw_leave();

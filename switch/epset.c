@@ -72,6 +72,13 @@ static int kernel_ctl(struct sw_epitem *it, int op)
 	return sw_libc.epoll_ctl(it->set->fd, op, it->fd, &ev) ? -errno : 0;
 }
 
+/* Who sleeps without the kernel's set, as there was nothing in it, has to do so anew. */
+void sw_epset_join_kernel(struct sw_epset *es)
+{
+	if (!es->n_kernel++)
+		sw_epset_ring(es);
+}
+
 static void leave_kernel(struct sw_epitem *it)
 {
 	if (!it->in_kernel)
@@ -88,7 +95,7 @@ static int join_kernel(struct sw_epitem *it)
 
 	if (!r) {
 		it->in_kernel = true;
-		it->set->n_kernel++;
+		sw_epset_join_kernel(it->set);
 	}
 	return r;
 }

@@ -93,6 +93,8 @@ unsigned sw_epitem_level(const struct sw_epitem *it);
 unsigned sw_epset_level(struct sw_epset *es);
 /* Wakes the threads that wait for the set. */
 void sw_epset_ring(struct sw_epset *es);
+/* One more member is in the kernel's set. */
+void sw_epset_join_kernel(struct sw_epset *es);
 /* The readiness of a watched object rose. */
 void sw_epset_target_ready(struct list *watchers, unsigned events);
 /* A socket's state changes: where its items live. */
