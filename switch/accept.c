@@ -240,7 +240,9 @@ static int accept_any(struct sw_sock *s, struct sockaddr *addr, socklen_t *len, 
 		fd = accept_san(s, l, flags, &peer);
 		if (fd >= 0 && addr)
 			sw_name_give(&peer, s->domain, addr, len);
-		return fd;
+		if (fd != -EAGAIN || !kernel_too)
+			return fd;
+		l = NULL; /* another process was faster */
 	}
 	s->turn = 0;
 	fd = accept_kernel(s, addr, len, flags);
@@ -249,8 +251,11 @@ static int accept_any(struct sw_sock *s, struct sockaddr *addr, socklen_t *len, 
 	return accept_any(s, addr, len, flags, false);
 }
 
-static ssize_t accept_loop(struct sw_sock *s, struct sockaddr *addr, socklen_t *len, int flags, bool *inside)
+/* *sock is pinned, and is NULL afterwards if it is not any more. */
+static ssize_t accept_loop(
+	struct sw_sock **sock, int fd, struct sockaddr *addr, socklen_t *len, int flags, bool *inside)
 {
+	struct sw_sock *s = *sock;
 	struct pollfd kernel = {.events = POLLIN};
 	struct sw_wait w;
 	bool waiting = false, kernel_too = true;
@@ -279,12 +284,10 @@ static ssize_t accept_loop(struct sw_sock *s, struct sockaddr *addr, socklen_t *
 		kernel_too = kernel.revents != 0;
 		sw_runtime_start_listeners();
 		if (r == -EINTR) {
-			sw_leave();
-			r = sw_wait_restarts(&w) ? 0 : -EINTR;
+			r = sw_sock_step_out(sock, fd, &w, inside);
 			waiting = false;
-			*inside = sw_enter();
-			if (!*inside)
-				return -EINTR;
+			if (!*sock)
+				return r;
 		}
 		if (r)
 			return r == -ETIMEDOUT ? -EAGAIN : r;
@@ -302,14 +305,15 @@ SW_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 		!sw_fd_obj(fd) || !sw_enter())
 		return sw_libc.accept4(fd, addr, len, flags);
 	s = sw_sock_at(fd);
-	/* Also where the SAN side has gone, but has left its mark on the kernel's socket. */
-	if (s && s->state == SW_LISTENING && (s->n_listeners || s->kernel_nonblock || s->late)) {
+	/* Also where the SAN side has gone, but this or another process has left its mark on the kernel's. */
+	if (s && s->state == SW_LISTENING &&
+		(s->n_listeners || s->kernel_nonblock || s->was_forked || s->late)) {
 		sw_obj_pin(&s->obj);
-		r = accept_loop(s, addr, len, flags, &inside);
-		if (inside) {
+		r = accept_loop(&s, fd, addr, len, flags, &inside);
+		if (s)
 			sw_obj_unpin(&s->obj);
+		if (inside)
 			sw_leave();
-		}
 		return (int)sw_result(r);
 	}
 	sw_leave();

@@ -231,9 +231,11 @@ static bool begin(struct sw_sock *s, const struct sd_addr *peer)
 	return true;
 }
 
-/* Waits for the outcome. Enters with the domain, returns with or without it: *inside. */
-static int await(struct sw_sock *s, bool *inside)
+/* Waits for the outcome. Enters with the domain and a pinned socket, returns with or without them: *inside,
+ * *sock. */
+static int await(struct sw_sock **sock, int fd, bool *inside)
 {
+	struct sw_sock *s = *sock;
 	struct sw_wait w;
 	int r = 0;
 
@@ -243,11 +245,9 @@ static int await(struct sw_sock *s, bool *inside)
 		r = sw_wait_on(&w, &s->waiters, NULL, NULL, 0);
 		if (r == -EINTR) {
 			s->connects--;
-			sw_leave();
-			r = sw_wait_restarts(&w) ? 0 : -EINTR;
-			*inside = sw_enter();
-			if (!*inside)
-				return -EINTR;
+			r = sw_sock_step_out(sock, fd, &w, inside);
+			if (!*sock)
+				return r;
 			s->connects++;
 			sw_wait_begin(&w, s->send_timeout_ns ? s->send_timeout_ns : SW_FOREVER,
 				!s->send_timeout_ns);
@@ -271,7 +271,7 @@ static ssize_t outcome(struct sw_sock *s)
 	return -error;
 }
 
-static ssize_t wait_for_it(struct sw_sock *s, bool *inside)
+static ssize_t wait_for_it(struct sw_sock *s, int fd, bool *inside)
 {
 	int r;
 
@@ -280,13 +280,16 @@ static ssize_t wait_for_it(struct sw_sock *s, bool *inside)
 		return -EINPROGRESS;
 	}
 	sw_obj_pin(&s->obj);
-	r = await(s, inside);
-	if (!*inside)
+	r = await(&s, fd, inside);
+	if (!s)
 		return r;
 	/* The one that waited last goes on with TCP, blocking as the program wants it. */
 	if (!r && s->state == SW_CONNECTING && !s->ep) {
 		take_kernel(s, s->reason);
 		r = 1;
+	} else if (s->state == SW_CONNECTING && !s->ep && !s->connects) { /* or in the background */
+		fall_back(s);
+		sw_sock_wake(s, PV_OUT | PV_IN | PV_HUP | PV_ERR);
 	}
 	if (r == -EINPROGRESS || r == -EINTR)
 		s->first_connect = true;
@@ -296,14 +299,13 @@ static ssize_t wait_for_it(struct sw_sock *s, bool *inside)
 	return r == 1 ? SW_NOT_OURS : r;
 }
 
-static ssize_t connect_socket(struct sw_sock *s, const struct sockaddr *addr, socklen_t len,
-	const struct sd_addr *peer, bool *inside)
+static ssize_t connect_socket(struct sw_sock *s, int fd, const struct sd_addr *peer, bool *inside)
 {
 	switch (s->state) {
 	case SW_IDLE:
-		return begin(s, peer) ? wait_for_it(s, inside) : SW_NOT_OURS;
+		return begin(s, peer) ? wait_for_it(s, fd, inside) : SW_NOT_OURS;
 	case SW_CONNECTING:
-		return s->nonblock ? -EALREADY : wait_for_it(s, inside);
+		return s->nonblock ? -EALREADY : wait_for_it(s, fd, inside);
 	case SW_CONNECTED:
 		if (!s->first_connect)
 			return -EISCONN;
@@ -330,7 +332,9 @@ static void disconnect(struct sw_sock *s)
 	sw_sock_leave_place(s);
 	s->reason = SD_REASON_NOT_YET;
 	s->so_error = 0;
+	s->error_told = s->pipe_told = s->wr_shut = s->rd_shut = s->first_connect = false;
 	sw_sock_set_state(s, SW_IDLE);
+	sw_sock_wake(s, PV_OUT | PV_IN | PV_HUP | PV_ERR);
 }
 
 SW_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
@@ -351,7 +355,7 @@ SW_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 	if (s && addr->sa_family == AF_UNSPEC)
 		disconnect(s);
 	else if (s)
-		r = connect_socket(s, addr, len, &peer, &inside);
+		r = connect_socket(s, fd, &peer, &inside);
 	if (inside)
 		sw_leave();
 	return r == SW_NOT_OURS ? sw_libc.connect(fd, addr, len) : (int)sw_result(r);

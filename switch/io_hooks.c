@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The C library's functions that move bytes. A descriptor that is not on the SAN path costs one look at the
  * table. */
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "switch/libc.h"
@@ -54,9 +56,20 @@ SW_EXPORT ssize_t sendto(
 	return r == SW_NOT_OURS ? sw_libc.sendto(fd, buf, len, flags, addr, addr_len) : sw_result(r);
 }
 
+static size_t length(const struct msghdr *msg)
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < msg->msg_iovlen; i++)
+		len += msg->msg_iov[i].iov_len;
+	return len;
+}
+
 static ssize_t send_message(int fd, const struct msghdr *msg, int flags)
 {
-	return sw_stream_send(fd, msg->msg_iov, msg->msg_iovlen > IOV_MAX ? -1 : (int)msg->msg_iovlen, flags);
+	if (msg->msg_iovlen > IOV_MAX)
+		return -EMSGSIZE;
+	return sw_stream_send(fd, msg->msg_iov, (int)msg->msg_iovlen, flags);
 }
 
 /* With descriptors beside the bytes? */
@@ -97,6 +110,11 @@ SW_EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
 		if (r < 0)
 			break;
 		msgs[i].msg_len = (unsigned)r;
+		/* The next one would leave a hole in the stream. */
+		if ((size_t)r < length(&msgs[i].msg_hdr)) {
+			i++;
+			break;
+		}
 	}
 	if (r == SW_NOT_OURS && !i)
 		return kernel_sendmmsg(fd, msgs, n, flags);
@@ -112,20 +130,37 @@ static ssize_t recv_bytes(int fd, void *buf, size_t len, int flags)
 	return sw_stream_recv(fd, &iov, 1, flags);
 }
 
+/* How many bytes a receive of len would get. */
+static ssize_t count_unread(int fd, size_t len, int flags)
+{
+	char first;
+	ssize_t r = recv_bytes(fd, &first, len ? 1 : 0, flags & ~(MSG_TRUNC | MSG_WAITALL));
+	int queued;
+
+	if (r <= 0 || ioctl(fd, FIONREAD, &queued) || queued < 1)
+		return r;
+	return (size_t)queued < len ? queued : (ssize_t)len;
+}
+
 /* Drops bytes unread: what MSG_TRUNC means on TCP (tcp(7)). */
 static ssize_t discard(int fd, size_t len, int flags)
 {
+	int next = flags & ~MSG_TRUNC;
 	char sink[16384];
 	size_t done = 0, n;
 	ssize_t r;
 
+	if (flags & MSG_PEEK)
+		return count_unread(fd, len, flags);
 	do {
 		n = len - done < sizeof sink ? len - done : sizeof sink;
-		r = recv_bytes(fd, sink, n, (flags & ~MSG_TRUNC) | (done ? MSG_DONTWAIT : 0));
+		r = recv_bytes(fd, sink, n, next);
 		if (r <= 0)
 			return done ? (ssize_t)done : r;
 		done += (size_t)r;
-	} while (done < len && (size_t)r == n && !(flags & MSG_PEEK));
+		if (!(flags & MSG_WAITALL))
+			next |= MSG_DONTWAIT;
+	} while (done < len && (size_t)r == n);
 	return (ssize_t)done;
 }
 
@@ -170,18 +205,14 @@ SW_EXPORT ssize_t recvfrom(
 
 static ssize_t recv_message(int fd, struct msghdr *msg, int flags)
 {
-	size_t total = 0;
 	ssize_t r;
 
 	if (msg->msg_iovlen > IOV_MAX)
 		return -EMSGSIZE;
-	if (flags & MSG_TRUNC) {
-		for (size_t i = 0; i < msg->msg_iovlen; i++)
-			total += msg->msg_iov[i].iov_len;
-		r = discard(fd, total, flags);
-	} else {
+	if (flags & MSG_TRUNC)
+		r = discard(fd, length(msg), flags);
+	else
 		r = sw_stream_recv(fd, msg->msg_iov, (int)msg->msg_iovlen, flags);
-	}
 	if (r < 0)
 		return r;
 	msg->msg_namelen = 0;

@@ -304,6 +304,7 @@ static void mirror_socket(struct sw_sock *s, int name)
 		break;
 	case SO_RCVLOWAT:
 		read_low(s);
+		sw_sock_wake(s, PV_IN); /* what is there may be enough now */
 		break;
 	case SO_RCVTIMEO:
 	case OPT_SO_RCVTIMEO_NEW:

@@ -112,6 +112,8 @@ static void forget_descriptors(void)
 
 		if (sw_fd_slot(fd) == SW_SLOT_KEPT)
 			continue;
+		if (o)
+			o->pins = 0; /* those of threads that are not here */
 		if (sw_fd_is_guarded(fd)) {
 			/* The parent's death must not go unnoticed because we hold its ends of the wires. */
 			sw_libc.close(fd);

@@ -88,6 +88,26 @@ void sw_obj_unpin(struct sw_obj *o)
 		release(o);
 }
 
+int sw_sock_step_out(struct sw_sock **s, int fd, const struct sw_wait *w, bool *inside)
+{
+	struct sw_sock *was = *s;
+	int r;
+
+	*s = NULL;
+	sw_obj_unpin(&was->obj);
+	sw_leave();
+	r = sw_wait_restarts(w) ? 0 : -EINTR;
+	*inside = sw_enter();
+	if (!*inside)
+		return -EINTR;
+	/* One that lies where the other one lay is as good: the call begins anew. */
+	if (sw_sock_at(fd) != was)
+		return r ? r : -EBADF;
+	*s = was;
+	sw_obj_pin(&was->obj);
+	return r;
+}
+
 /* --- birth --- */
 
 struct sw_sock *sw_sock_new(int fd, int domain, enum sw_state state)
@@ -288,7 +308,9 @@ unsigned sw_sock_level(struct sw_sock *s)
 			bits &= ~PV_ERR;
 		if ((bits & PV_IN) && s->recv_low > 1 && !(bits & (PV_RDHUP | PV_ERR | PV_HUP))) {
 			s->ep->ops->info(s->ep, &info);
-			if (info.recv_queued < (uint64_t)s->recv_low)
+			/* As in the kernel: a buffer that cannot hold so much is not waited for. */
+			if (info.recv_queued < (uint64_t)s->recv_low &&
+				info.recv_queued < info.recv_buffer / 2)
 				bits &= ~PV_IN;
 		}
 		break;

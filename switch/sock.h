@@ -32,6 +32,8 @@ enum sw_role { SW_CLIENT, SW_SERVER, SW_LISTENER };
 
 #define SW_MAX_LISTENERS (2 * SW_MAX_PROVIDERS) /* a dual-stack wildcard counts twice */
 
+struct sw_wait;
+
 struct sw_sock {
 	struct sw_obj obj;
 	enum sw_state state;
@@ -144,6 +146,11 @@ void sw_fd_share(int fd, struct sw_obj *o);
 void sw_fd_drop(int fd);
 void sw_obj_pin(struct sw_obj *o);
 void sw_obj_unpin(struct sw_obj *o);
+/* A wait for *s, which the call has pinned and found at fd, has ended with -EINTR. Lets handlers run with
+ * nothing held, as one may leave by siglongjmp(3), and the thread be cancelled. 0: the wait is to begin anew;
+ * -EINTR: not, it is no call that is restarted; -EBADF: fd is not *s any more. *s is NULL if it is not there,
+ * and not pinned then; *inside: was the domain entered again? */
+int sw_sock_step_out(struct sw_sock **s, int fd, const struct sw_wait *w, bool *inside);
 
 /* accept.c: gives a listening socket its SAN side, for the first time or again after a fork. */
 void sw_listen_on_san(struct sw_sock *s);

@@ -91,6 +91,18 @@ static unsigned cursor_window(const struct cursor *c, struct iovec *out)
 	return n;
 }
 
+/* Bytes that a window on it has. */
+static size_t window_length(const struct cursor *c)
+{
+	struct iovec window[WINDOW];
+	unsigned n = cursor_window(c, window);
+	size_t len = 0;
+
+	while (n--)
+		len += window[n].iov_len;
+	return len;
+}
+
 static void cursor_move(struct cursor *c, size_t by)
 {
 	c->left -= by;
@@ -173,7 +185,8 @@ static ssize_t recv_some(struct sw_sock *s, struct cursor *c, unsigned pv_flags)
 #define LAND_MIN (4u << 10)
 
 struct call {
-	struct sw_sock *s;
+	struct sw_sock *s; /* NULL: it has gone while a handler ran */
+	int fd;
 	struct cursor at;
 	struct sw_wait wait;
 	ssize_t done;
@@ -222,6 +235,7 @@ static void take_back(struct call *c)
 static ssize_t hold_on(struct call *c, uint64_t timeout_ns)
 {
 	struct sw_sock *s = c->s;
+	bool inside = true;
 	int r;
 
 	if (!c->block)
@@ -239,12 +253,12 @@ static ssize_t hold_on(struct call *c, uint64_t timeout_ns)
 	if (c->borrower && (c->want || r == -EINTR))
 		take_back(c);
 	if (r == -EINTR) {
-		sw_leave();
-		r = sw_wait_restarts(&c->wait) ? 0 : -EINTR;
+		r = sw_sock_step_out(&c->s, c->fd, &c->wait, &inside);
 		c->waiting = false;
-		c->outside = !sw_enter();
-		if (c->outside)
-			r = -EINTR;
+		c->pinned = c->s != NULL;
+		c->outside = !inside;
+		if (c->done)
+			return 1; /* not restarted, as some of it has been done */
 	}
 	if (r == -ETIMEDOUT)
 		r = -EAGAIN;
@@ -309,10 +323,12 @@ static ssize_t recv_loop(struct call *c, int flags)
 {
 	struct sw_sock *s = c->s;
 	unsigned pv_flags = flags & MSG_PEEK ? PV_PEEK : 0;
-	bool polled = false;
+	bool polled = false, ended;
 	ssize_t r;
 
 	c->want = target(s, &c->at, flags);
+	if (pv_flags && c->want > window_length(&c->at))
+		c->want = window_length(&c->at); /* a peek gets no more */
 	c->lends = !pv_flags && c->at.left >= LAND_MIN;
 	for (;;) {
 		if (__builtin_expect(s->state != SW_CONNECTED, 0)) {
@@ -322,6 +338,7 @@ static ssize_t recv_loop(struct call *c, int flags)
 			if (r <= 0)
 				return r;
 		} else {
+			ended = pv_flags && s->ep->ops->state(s->ep) & (PV_RDHUP | PV_ERR | PV_HUP);
 			r = recv_some(s, &c->at, pv_flags);
 			if (r == 0 || (r < 0 && r != -EAGAIN)) {
 				if (c->done || !r)
@@ -332,7 +349,8 @@ static ssize_t recv_loop(struct call *c, int flags)
 				if (pv_flags & PV_PEEK)
 					c->done = 0; /* the same bytes as last time, and more */
 				c->done += r;
-				if (satisfied(c))
+				/* A peek never gets to the end, which would tell that this is all. */
+				if (satisfied(c) || ended)
 					return c->done;
 			}
 			if (!polled) {
@@ -367,7 +385,7 @@ static ssize_t call_open(struct call *c, int fd, const struct iovec *iov, int n)
 {
 	ssize_t r;
 
-	*c = (struct call){0};
+	*c = (struct call){.fd = fd};
 	r = cursor_open(&c->at, iov, n);
 	if (r)
 		return r;
@@ -417,7 +435,7 @@ ssize_t sw_stream_send(int fd, const struct iovec *iov, int n, int flags)
 		r = send_loop(&c, flags & MSG_MORE ? PV_MORE : 0);
 		if (__builtin_expect(c.borrower != NULL, 0))
 			take_back(&c);
-		count(c.outside ? NULL : c.s->stat_out, r);
+		count(c.s ? c.s->stat_out : NULL, r);
 	}
 	call_close(&c);
 	if (r == -EPIPE && !(flags & MSG_NOSIGNAL))
@@ -439,7 +457,7 @@ ssize_t sw_stream_recv(int fd, const struct iovec *iov, int n, int flags)
 	} else {
 		c.block = blocks(c.s, flags);
 		r = c.at.left || c.s->state != SW_CONNECTED ? recv_loop(&c, flags) : 0;
-		count(c.outside || (flags & MSG_PEEK) ? NULL : c.s->stat_in, r);
+		count(c.s && !(flags & MSG_PEEK) ? c.s->stat_in : NULL, r);
 	}
 	call_close(&c);
 	return r;
