@@ -294,9 +294,30 @@ static ssize_t accept_loop(
 	}
 }
 
-SW_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+/* Leaves the domain. */
+static int accept_here(struct sw_sock *s, int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
 	bool inside = true;
+	ssize_t r;
+
+	sw_obj_pin(&s->obj);
+	r = accept_loop(&s, fd, addr, len, flags, &inside);
+	if (s)
+		sw_obj_unpin(&s->obj);
+	if (inside)
+		sw_leave();
+	return (int)sw_result(r);
+}
+
+/* A process with the same listener has set the flag that this one does not know of. */
+static bool is_another_ones_flag(int fd, const struct sw_sock *s)
+{
+	return s && s->state == SW_LISTENING && s->was_forked && !s->nonblock &&
+	       sw_libc.fcntl(fd, F_GETFL) & O_NONBLOCK;
+}
+
+SW_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
 	struct sw_sock *s;
 	ssize_t r;
 	int saved_errno;
@@ -305,20 +326,18 @@ SW_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 		!sw_fd_obj(fd) || !sw_enter())
 		return sw_libc.accept4(fd, addr, len, flags);
 	s = sw_sock_at(fd);
-	/* Also where the SAN side has gone, but this or another process has left its mark on the kernel's. */
-	if (s && s->state == SW_LISTENING &&
-		(s->n_listeners || s->kernel_nonblock || s->was_forked || s->late)) {
-		sw_obj_pin(&s->obj);
-		r = accept_loop(&s, fd, addr, len, flags, &inside);
-		if (s)
-			sw_obj_unpin(&s->obj);
-		if (inside)
-			sw_leave();
-		return (int)sw_result(r);
-	}
+	/* Also where the SAN side has gone, but has left its mark on the kernel's socket. */
+	if (s && s->state == SW_LISTENING && (s->n_listeners || s->kernel_nonblock || s->late))
+		return accept_here(s, fd, addr, len, flags);
 	sw_leave();
 	r = sw_libc.accept4(fd, addr, len, flags);
 	saved_errno = errno;
+	if (r < 0 && errno == EAGAIN && s && sw_enter()) {
+		s = sw_sock_at(fd);
+		if (is_another_ones_flag(fd, s))
+			return accept_here(s, fd, addr, len, flags);
+		sw_leave();
+	}
 	if (r >= 0 && s && sw_enter()) {
 		/* The listener may have been closed meanwhile; its reason tells for all it accepted. */
 		s = sw_sock_at(fd);

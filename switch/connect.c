@@ -231,6 +231,15 @@ static bool begin(struct sw_sock *s, const struct sd_addr *peer)
 	return true;
 }
 
+/* The SAN path is not to be, and nobody waits to go on with TCP: it is begun in the background. */
+static void go_on_alone(struct sw_sock *s)
+{
+	if (s->state != SW_CONNECTING || s->ep || s->connects)
+		return;
+	fall_back(s);
+	sw_sock_wake(s, PV_OUT | PV_IN | PV_HUP | PV_ERR);
+}
+
 /* Waits for the outcome. Enters with the domain and a pinned socket, returns with or without them: *inside,
  * *sock. */
 static int await(struct sw_sock **sock, int fd, bool *inside)
@@ -245,6 +254,7 @@ static int await(struct sw_sock **sock, int fd, bool *inside)
 		r = sw_wait_on(&w, &s->waiters, NULL, NULL, 0);
 		if (r == -EINTR) {
 			s->connects--;
+			go_on_alone(s);
 			r = sw_sock_step_out(sock, fd, &w, inside);
 			if (!*sock)
 				return r;
@@ -262,8 +272,10 @@ static int await(struct sw_sock **sock, int fd, bool *inside)
 /* After a connect in the background has ended, connect() says so once. */
 static ssize_t outcome(struct sw_sock *s)
 {
-	int error = s->so_error;
+	int error = s->so_error ? s->so_error : ECONNABORTED;
 
+	if (s->state == SW_IDLE) /* another thread ended it, or was told */
+		return -ECONNABORTED;
 	if (s->state != SW_FAILED)
 		return s->state == SW_CONNECTED ? 0 : SW_NOT_OURS;
 	s->so_error = 0;
@@ -287,9 +299,8 @@ static ssize_t wait_for_it(struct sw_sock *s, int fd, bool *inside)
 	if (!r && s->state == SW_CONNECTING && !s->ep) {
 		take_kernel(s, s->reason);
 		r = 1;
-	} else if (s->state == SW_CONNECTING && !s->ep && !s->connects) { /* or in the background */
-		fall_back(s);
-		sw_sock_wake(s, PV_OUT | PV_IN | PV_HUP | PV_ERR);
+	} else {
+		go_on_alone(s);
 	}
 	if (r == -EINPROGRESS || r == -EINTR)
 		s->first_connect = true;
@@ -312,7 +323,7 @@ static ssize_t connect_socket(struct sw_sock *s, int fd, const struct sd_addr *p
 		s->first_connect = false;
 		return 0;
 	case SW_FAILED:
-		return s->so_error ? outcome(s) : -ECONNABORTED;
+		return outcome(s);
 	case SW_DEAD:
 		sw_stream_say_dead(s);
 		return -EBADF;

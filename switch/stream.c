@@ -257,8 +257,10 @@ static ssize_t hold_on(struct call *c, uint64_t timeout_ns)
 		c->waiting = false;
 		c->pinned = c->s != NULL;
 		c->outside = !inside;
-		if (c->done)
-			return 1; /* not restarted, as some of it has been done */
+		/* Not restarted, as some of it has been done; unless no handler ran, but another thread was
+		 * cancelled. */
+		if (c->done && sw_sigstate.delivered != c->wait.delivered)
+			return 1;
 	}
 	if (r == -ETIMEDOUT)
 		r = -EAGAIN;

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -76,8 +77,9 @@ SW_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t len)
 		errno = ENOMEM;
 		return -1;
 	}
+	pthread_cleanup_push(free, buf); /* the thread may be cancelled */
 	r = file_to_socket(out, in, &at, len < SSIZE_MAX ? len : SSIZE_MAX, buf);
-	free(buf);
+	pthread_cleanup_pop(1);
 	if (r == SW_NOT_OURS)
 		return sw_libc.sendfile(out, in, offset, len);
 	if (r > 0 && offset)
@@ -111,6 +113,9 @@ static ssize_t wait_for_room(int fd, bool nonblock)
 		if (s && s->state == SW_CONNECTED) {
 			s->ep->ops->info(s->ep, &info);
 			room = (ssize_t)info.send_room;
+			/* Writable without room: the send says why, or what is sent is dropped. */
+			if (!room && s->ep->ops->state(s->ep) & PV_OUT)
+				room = CHUNK;
 		}
 		nonblock |= s && s->nonblock;
 		sw_leave();
@@ -171,11 +176,22 @@ static ssize_t socket_to_pipe(int in, int out, char *buf, size_t len, unsigned f
 	return sw_stream_recv(in, &iov, 1, MSG_WAITALL);
 }
 
+static ssize_t copy(bool from_socket, int in, int out, size_t len, unsigned flags)
+{
+	char *buf = malloc(len);
+	ssize_t r;
+
+	if (!buf)
+		return -ENOMEM;
+	pthread_cleanup_push(free, buf); /* the thread may be cancelled */
+	r = from_socket ? socket_to_pipe(in, out, buf, len, flags) : pipe_to_socket(in, out, buf, len, flags);
+	pthread_cleanup_pop(1);
+	return r;
+}
+
 SW_EXPORT ssize_t splice(int in, off_t *in_off, int out, off_t *out_off, size_t len, unsigned flags)
 {
 	bool from = sw_fd_hot(in), to = sw_fd_hot(out);
-	size_t most;
-	char *buf;
 	ssize_t r;
 
 	if ((!from && !to) || sw_is_internal() || !len)
@@ -188,13 +204,6 @@ SW_EXPORT ssize_t splice(int in, off_t *in_off, int out, off_t *out_off, size_t 
 		errno = EINVAL; /* one end has to be a pipe */
 		return -1;
 	}
-	most = len < CHUNK ? len : CHUNK;
-	buf = malloc(most);
-	if (!buf) {
-		errno = ENOMEM;
-		return -1;
-	}
-	r = from ? socket_to_pipe(in, out, buf, most, flags) : pipe_to_socket(in, out, buf, most, flags);
-	free(buf);
+	r = copy(from, in, out, len < CHUNK ? len : CHUNK, flags);
 	return r == SW_NOT_OURS ? sw_libc.splice(in, in_off, out, out_off, len, flags) : sw_result(r);
 }

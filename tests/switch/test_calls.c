@@ -283,6 +283,24 @@ static void splice__does_not_wait(void **state)
 	close(tube[1]);
 }
 
+/* The send says what is wrong, or the peer is gone and takes what is sent: but it is not waited for. */
+static void splice__to_who_takes_no_more(void **state)
+{
+	int tube[2];
+
+	assert_int_equal(pipe(tube), 0);
+	assert_int_equal(write(tube[1], "abcdef", 6), 6);
+	close(pair[1]);
+	pair[1] = -1;
+	assert_int_equal(splice(tube[0], NULL, pair[0], NULL, 3, 0), 3);
+	assert_int_equal(shutdown(pair[0], SHUT_WR) && errno != ENOTCONN, 0);
+	signal(SIGPIPE, SIG_IGN);
+	assert_int_equal(splice(tube[0], NULL, pair[0], NULL, 3, 0), -1);
+	assert_true(errno == EPIPE || errno == ECONNRESET);
+	close(tube[0]);
+	close(tube[1]);
+}
+
 static void *send_a_file(void *arg)
 {
 	int fd = open("/proc/self/exe", O_RDONLY);
@@ -382,6 +400,37 @@ static void cancelled__in_a_receive(void **state)
 	close_and_look();
 }
 
+static void *sleep_long(void *arg)
+{
+	pause_ms(PATIENCE);
+	return NULL;
+}
+
+static void *cancel_another(void *arg)
+{
+	pthread_t victim;
+
+	assert_int_equal(pthread_create(&victim, NULL, sleep_long, NULL), 0);
+	pause_ms(30);
+	assert_int_equal(pthread_cancel(victim), 0);
+	pthread_join(victim, NULL);
+	return NULL;
+}
+
+/* Which is of no concern to a thread that has received some of what it waits for. */
+static void cancelled__another_thread(void **state)
+{
+	pthread_t other, rest;
+	char buf[20010];
+
+	give(pair[1], 10);
+	assert_int_equal(pthread_create(&rest, NULL, give_the_rest, NULL), 0);
+	assert_int_equal(pthread_create(&other, NULL, cancel_another, NULL), 0);
+	assert_int_equal(recv(pair[0], buf, sizeof buf, MSG_WAITALL), sizeof buf);
+	pthread_join(other, NULL);
+	pthread_join(rest, NULL);
+}
+
 static void close_it(int signal)
 {
 	close(pair[0]);
@@ -469,7 +518,8 @@ static int teardown(void **state)
 	alarm(0);
 	if (pair[0] >= 0)
 		close(pair[0]);
-	close(pair[1]);
+	if (pair[1] >= 0)
+		close(pair[1]);
 	return 0;
 }
 
@@ -493,10 +543,12 @@ int main(int argc, char **argv)
 		BOTH(messages__no_more_after_a_short_one),
 		BOTH(message__of_too_many_pieces),
 		BOTH(splice__does_not_wait),
+		BOTH(splice__to_who_takes_no_more),
 		BOTH(sendfile__on_a_small_stack),
 		BOTH(shutdown__ends_another_threads_write),
 		BOTH(handler__leaves_a_receive),
 		BOTH(cancelled__in_a_receive),
+		BOTH(cancelled__another_thread),
 		BOTH(handler__closes_what_is_received_from),
 		BOTH(handler__ends_a_receive_that_has_some),
 		BOTH(disconnect__forgets_how_it_ended),
