@@ -76,31 +76,22 @@ struct cursor {
 
 #define WINDOW 16
 
-static unsigned cursor_window(const struct cursor *c, struct iovec *out)
+/* *len: bytes that it has. */
+static unsigned cursor_window(const struct cursor *c, struct iovec *out, size_t *len)
 {
 	unsigned n = 0;
 
+	*len = 0;
 	for (int i = 0; i < c->n && n < WINDOW; i++) {
 		size_t skip = i ? 0 : c->skip;
 
 		if (c->iov[i].iov_len == skip)
 			continue;
 		out[n].iov_base = (char *)c->iov[i].iov_base + skip;
-		out[n++].iov_len = c->iov[i].iov_len - skip;
+		out[n].iov_len = c->iov[i].iov_len - skip;
+		*len += out[n++].iov_len;
 	}
 	return n;
-}
-
-/* Bytes that a window on it has. */
-static size_t window_length(const struct cursor *c)
-{
-	struct iovec window[WINDOW];
-	unsigned n = cursor_window(c, window);
-	size_t len = 0;
-
-	while (n--)
-		len += window[n].iov_len;
-	return len;
 }
 
 static void cursor_move(struct cursor *c, size_t by)
@@ -138,10 +129,7 @@ static ssize_t send_some(struct sw_sock *s, struct cursor *c, unsigned pv_flags)
 	size_t want;
 
 	do {
-		n = cursor_window(c, window);
-		want = 0;
-		for (unsigned i = 0; i < n; i++)
-			want += window[i].iov_len;
+		n = cursor_window(c, window, &want);
 		r = s->ep->ops->send(s->ep, window, (int)n, c->left > want ? pv_flags | PV_MORE : pv_flags);
 		if (r <= 0)
 			return done ? done : r;
@@ -159,10 +147,7 @@ static ssize_t recv_some(struct sw_sock *s, struct cursor *c, unsigned pv_flags)
 	size_t want;
 
 	do {
-		n = cursor_window(c, window);
-		want = 0;
-		for (unsigned i = 0; i < n; i++)
-			want += window[i].iov_len;
+		n = cursor_window(c, window, &want);
 		r = s->ep->ops->recv(s->ep, window, (int)n, pv_flags);
 		if (r <= 0)
 			return done ? done : r;
@@ -325,12 +310,16 @@ static ssize_t recv_loop(struct call *c, int flags)
 {
 	struct sw_sock *s = c->s;
 	unsigned pv_flags = flags & MSG_PEEK ? PV_PEEK : 0;
+	struct iovec window[WINDOW];
 	bool polled = false, ended;
+	size_t most;
 	ssize_t r;
 
 	c->want = target(s, &c->at, flags);
-	if (pv_flags && c->want > window_length(&c->at))
-		c->want = window_length(&c->at); /* a peek gets no more */
+	if (pv_flags) {
+		cursor_window(&c->at, window, &most); /* a peek gets no more */
+		c->want = c->want < most ? c->want : most;
+	}
 	c->lends = !pv_flags && c->at.left >= LAND_MIN;
 	for (;;) {
 		if (__builtin_expect(s->state != SW_CONNECTED, 0)) {
