@@ -312,13 +312,13 @@ static int accept_here(struct sw_sock *s, int fd, struct sockaddr *addr, socklen
 /* A process with the same listener has set the flag that this one does not know of. */
 static bool is_another_ones_flag(int fd, const struct sw_sock *s)
 {
-	return s && s->state == SW_LISTENING && s->was_forked && !s->nonblock &&
-	       sw_libc.fcntl(fd, F_GETFL) & O_NONBLOCK;
+	return s && s->state == SW_LISTENING && sw_libc.fcntl(fd, F_GETFL) & O_NONBLOCK;
 }
 
 SW_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
 	struct sw_sock *s;
+	bool waits_with_others;
 	ssize_t r;
 	int saved_errno;
 
@@ -329,10 +329,11 @@ SW_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	/* Also where the SAN side has gone, but has left its mark on the kernel's socket. */
 	if (s && s->state == SW_LISTENING && (s->n_listeners || s->kernel_nonblock || s->late))
 		return accept_here(s, fd, addr, len, flags);
+	waits_with_others = s && s->was_forked && !s->nonblock;
 	sw_leave();
 	r = sw_libc.accept4(fd, addr, len, flags);
 	saved_errno = errno;
-	if (r < 0 && errno == EAGAIN && s && sw_enter()) {
+	if (r < 0 && errno == EAGAIN && waits_with_others && sw_enter()) {
 		s = sw_sock_at(fd);
 		if (is_another_ones_flag(fd, s))
 			return accept_here(s, fd, addr, len, flags);
