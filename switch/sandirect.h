@@ -21,8 +21,7 @@ enum sandirect_path {
  * this library knows). */
 int sandirect_path(int fd);
 /* Why: a name such as "SAN" or "PEER_SILENT" (docs/configuration.md lists them), static. NULL with errno as
- * above.
- */
+ * above. */
 const char *sandirect_reason(int fd);
 /* "0.1.0", static. */
 const char *sandirect_version(void);

@@ -39,7 +39,7 @@ struct liar {
 	bool quit, reformed;
 	int fd;
 	uint64_t random, features;
-	unsigned lies; /* in a million steps, for now */
+	unsigned lies; /* in a million steps, since a ring was started last */
 	struct {
 		struct vn_region r;
 		uint8_t *mapped;
