@@ -190,15 +190,14 @@ void segment_disarm(struct segment *s)
 static unsigned come_true(struct segment *s, unsigned want)
 {
 	unsigned said = segment_said(s), come = 0;
-	struct view v;
 
 	if (said)
 		come |= SEGMENT_WANT_DATA;
 	if (said & FLAGS_TO_WRITER)
 		come |= SEGMENT_WANT_ROOM;
-	if (want & ~come & SEGMENT_WANT_DATA && (segment_look_out(s, &v) || v.tail != v.head))
+	if (want & ~come & SEGMENT_WANT_DATA && segment_unread(s))
 		come |= SEGMENT_WANT_DATA;
-	if (want & ~come & SEGMENT_WANT_ROOM && (segment_look_in(s, &v) || is_roomy(s, &v)))
+	if (want & ~come & SEGMENT_WANT_ROOM && segment_is_peer_roomy(s))
 		come |= SEGMENT_WANT_ROOM;
 	return want & come;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The memory of a segment as its files share it: what an end writes, its lock, and a ring as it is at one
- * moment.
+ * The memory of a segment as its files share it: what an end writes, and its lock.
  *
  * A word of the memory is loaded once into a local, checked there, and never looked at again: the other end
  * can change it at any time. This end's own words are treated no better, as the other end can write them too.
@@ -15,9 +14,6 @@
 
 #define SEGMENT_HEADER 4096u					/* bytes of the file before the rings */
 #define SEGMENT_SMALL  (SEGMENT_HEADER + 2 * SEGMENT_CLASS_MIN) /* with those of class 0 */
-
-#define CLASS_STEP  6u /* from a page to 256 KiB at once: a writer whose reader is late needs that room */
-#define OFFSET_BITS 56 /* an offset shares its word with two classes */
 
 #define LINE _Alignas(64)
 
@@ -45,13 +41,6 @@ struct segment_header {
 };
 _Static_assert(sizeof(struct segment_header) <= SEGMENT_HEADER, "the header is one page");
 _Static_assert(SEGMENT_CLASSES <= 16, "a class has four bits");
-
-/* A ring at one moment, checked. */
-struct view {
-	uint64_t head, tail;
-	uint64_t at;	   /* where the class changed */
-	unsigned old, now; /* classes before and from it */
-};
 
 static inline uint64_t class_size(unsigned class)
 {
@@ -123,96 +112,10 @@ static inline void leave(struct segment *s, int key)
 
 bool segment_remap(struct segment *s, size_t size);
 
-static inline bool map_all(struct segment *s)
-{
-	return __builtin_expect(s->mapped == s->size, 1) || segment_remap(s, s->size);
-}
-
 /* --- a ring (segment_ring.c) --- */
 
-/* The end of what lies in the old class. */
-static inline uint64_t split(const struct view *v)
-{
-	return v->at < v->head ? v->head : v->at > v->tail ? v->tail : v->at;
-}
-
-static inline uint64_t room(const struct view *v)
-{
-	return class_size(v->now) - (v->tail - split(v));
-}
-
-/* The writer may change the class only when the reader is past the last change. */
-static inline bool can_grow(const struct segment *s, const struct view *v)
-{
-	return v->now < s->max_class && v->head >= v->at;
-}
-
-static inline unsigned next_class(const struct segment *s, unsigned class)
-{
-	return class + CLASS_STEP < s->max_class ? class + CLASS_STEP : s->max_class;
-}
-
-static inline uint64_t room_grown(const struct segment *s, const struct view *v)
-{
-	return room(v) + (can_grow(s, v) ? class_size(next_class(s, v->now)) : 0);
-}
-
-static inline bool is_roomy(const struct segment *s, const struct view *v)
-{
-	return 3 * room_grown(s, v) >= class_size(v->now);
-}
-
-/* False also when there is no room in the address space for what the other end uses. */
-static inline bool decode(struct segment *s, uint64_t geometry, struct view *v)
-{
-	v->at = geometry >> 8;
-	v->old = geometry >> 4 & 15;
-	v->now = geometry & 15;
-	if (v->old > s->max_class || v->now > s->max_class)
-		return false;
-	return !(v->old | v->now) || map_all(s);
-}
-
-static inline bool is_possible(const struct view *v)
-{
-	return v->head <= v->tail && !(v->tail >> OFFSET_BITS) && split(v) - v->head <= class_size(v->old) &&
-	       v->tail - split(v) <= class_size(v->now);
-}
-
-/*
- * Our ring. The other end's head is a line to fetch from its CPU: the one that was seen last serves as long
- * as there is room for want bytes by it. It is only ever too low, also where several processes have this end.
- */
-static inline bool view_out(struct segment *s, uint64_t want, struct view *v)
-{
-	struct segment_end *w = ours(s);
-
-	v->tail = atomic_load_explicit(&w->tail, memory_order_relaxed);
-	v->head = s->seen_head;
-	if (!decode(s, atomic_load_explicit(&w->geometry, memory_order_relaxed), v) || v->at > v->tail)
-		return false;
-	if (is_possible(v) && room(v) >= want)
-		return true;
-	v->head = s->seen_head = atomic_load_explicit(&theirs(s)->head, memory_order_acquire);
-	return is_possible(v);
-}
-
-/*
- * The other end's ring. The tail first: what geometry belongs to it is then there, or a newer one whose `at`
- * is a later tail, and all that we see is in its old class.
- */
-static inline bool view_in(struct segment *s, struct view *v)
-{
-	struct segment_end *w = theirs(s);
-
-	v->head = atomic_load_explicit(&ours(s)->head, memory_order_relaxed);
-	v->tail = atomic_load_explicit(&w->tail, memory_order_acquire);
-	return decode(s, atomic_load_explicit(&w->geometry, memory_order_relaxed), v) && is_possible(v);
-}
-
-/* A look at the other end's ring, and at ours. -EPROTO */
-int segment_look_in(struct segment *s, struct view *v);
-int segment_look_out(struct segment *s, struct view *v);
+/* Has the other end's ring room that is worth waking its writer for? True also after a lie. */
+bool segment_is_peer_roomy(struct segment *s);
 
 static inline uint64_t min(uint64_t a, uint64_t b)
 {

@@ -7,6 +7,101 @@
 
 #include "provider/segment_private.h"
 
+#define CLASS_STEP  6u /* from a page to 256 KiB at once: a writer whose reader is late needs that room */
+#define OFFSET_BITS 56 /* an offset shares its word with two classes */
+
+/* A ring at one moment, checked. */
+struct view {
+	uint64_t head, tail;
+	uint64_t at;	   /* where the class changed */
+	unsigned old, now; /* classes before and from it */
+};
+
+static inline bool map_all(struct segment *s)
+{
+	return __builtin_expect(s->mapped == s->size, 1) || segment_remap(s, s->size);
+}
+
+/* The end of what lies in the old class. */
+static inline uint64_t split(const struct view *v)
+{
+	return v->at < v->head ? v->head : v->at > v->tail ? v->tail : v->at;
+}
+
+static inline uint64_t room(const struct view *v)
+{
+	return class_size(v->now) - (v->tail - split(v));
+}
+
+/* The writer may change the class only when the reader is past the last change. */
+static inline bool can_grow(const struct segment *s, const struct view *v)
+{
+	return v->now < s->max_class && v->head >= v->at;
+}
+
+static inline unsigned next_class(const struct segment *s, unsigned class)
+{
+	return class + CLASS_STEP < s->max_class ? class + CLASS_STEP : s->max_class;
+}
+
+static inline uint64_t room_grown(const struct segment *s, const struct view *v)
+{
+	return room(v) + (can_grow(s, v) ? class_size(next_class(s, v->now)) : 0);
+}
+
+static inline bool is_roomy(const struct segment *s, const struct view *v)
+{
+	return 3 * room_grown(s, v) >= class_size(v->now);
+}
+
+/* False also when there is no room in the address space for what the other end uses. */
+static inline bool decode(struct segment *s, uint64_t geometry, struct view *v)
+{
+	v->at = geometry >> 8;
+	v->old = geometry >> 4 & 15;
+	v->now = geometry & 15;
+	if (v->old > s->max_class || v->now > s->max_class)
+		return false;
+	return !(v->old | v->now) || map_all(s);
+}
+
+static inline bool is_possible(const struct view *v)
+{
+	return v->head <= v->tail && !(v->tail >> OFFSET_BITS) && split(v) - v->head <= class_size(v->old) &&
+	       v->tail - split(v) <= class_size(v->now);
+}
+
+/*
+ * Our ring. The other end's head is a line to fetch from its CPU: the one that was seen last serves as long
+ * as there is room for want bytes by it. It is only ever too low, also where several processes have this end.
+ */
+static inline bool view_out(struct segment *s, uint64_t want, struct view *v)
+{
+	struct segment_end *w = ours(s);
+
+	v->tail = atomic_load_explicit(&w->tail, memory_order_relaxed);
+	v->head = s->seen_head;
+	if (!decode(s, atomic_load_explicit(&w->geometry, memory_order_relaxed), v) || v->at > v->tail)
+		return false;
+	if (is_possible(v) && room(v) >= want)
+		return true;
+	v->head = s->seen_head = atomic_load_explicit(&theirs(s)->head, memory_order_acquire);
+	return is_possible(v);
+}
+
+/*
+ * The other end's ring. The tail first: what geometry belongs to it is then there, or a newer one whose `at`
+ * is a later tail, and all that we see is in its old class.
+ */
+static inline bool view_in(struct segment *s, struct view *v)
+{
+	struct segment_end *w = theirs(s);
+
+	v->head = atomic_load_explicit(&ours(s)->head, memory_order_relaxed);
+	v->tail = atomic_load_explicit(&w->tail, memory_order_acquire);
+	return decode(s, atomic_load_explicit(&w->geometry, memory_order_relaxed), v) && is_possible(v);
+}
+
 /* Anything wanted but a value that happens to be at hand. */
 #define FRESH UINT64_MAX
 
@@ -238,7 +333,7 @@ int segment_consume(struct segment *s, size_t len)
 
 /* Looking. */
 
-int segment_look_in(struct segment *s, struct view *v)
+static int look_in(struct segment *s, struct view *v)
 {
 	int key = enter(s);
 
@@ -250,7 +345,7 @@ int segment_look_in(struct segment *s, struct view *v)
 	return s->failed ? -EPROTO : 0;
 }
 
-int segment_look_out(struct segment *s, struct view *v)
+static int look_out(struct segment *s, struct view *v)
 {
 	int key = enter(s);
 
@@ -265,7 +360,7 @@ int segment_look_out(struct segment *s, struct view *v)
 ssize_t segment_readable(struct segment *s)
 {
 	struct view v;
-	int r = segment_look_in(s, &v);
+	int r = look_in(s, &v);
 
 	return r ? r : (ssize_t)(v.tail - v.head);
 }
@@ -273,7 +368,7 @@ ssize_t segment_readable(struct segment *s)
 ssize_t segment_writable(struct segment *s)
 {
 	struct view v;
-	int r = segment_look_out(s, &v);
+	int r = look_out(s, &v);
 
 	return r ? r : (ssize_t)room_grown(s, &v);
 }
@@ -281,7 +376,7 @@ ssize_t segment_writable(struct segment *s)
 ssize_t segment_unread(struct segment *s)
 {
 	struct view v;
-	int r = segment_look_out(s, &v);
+	int r = look_out(s, &v);
 
 	return r ? r : (ssize_t)(v.tail - v.head);
 }
@@ -290,7 +385,14 @@ bool segment_is_roomy(struct segment *s)
 {
 	struct view v;
 
-	return segment_look_out(s, &v) || is_roomy(s, &v);
+	return look_out(s, &v) || is_roomy(s, &v);
+}
+
+bool segment_is_peer_roomy(struct segment *s)
+{
+	struct view v;
+
+	return look_in(s, &v) || is_roomy(s, &v);
 }
 
 uint64_t segment_written(const struct segment *s)
