@@ -57,7 +57,7 @@ fetch_guest_kernel() {
 	scripts/guest-kernel .cache/guest-kernel || echo "Going on without it" >&2
 }
 
-# build_in DIR OPTION...: configures and builds; quiet unless it fails.
+# build_in DIR OPTION...: configures and builds ($targets, or everything); quiet unless it fails.
 build_in() {
 	local dir=$1 log
 	shift
@@ -66,7 +66,7 @@ build_in() {
 		meson setup --reconfigure "$dir" "$@" >"$log" 2>&1
 	else
 		meson setup "$dir" "$@" >"$log" 2>&1
-	fi && ninja -C "$dir" >"$log" 2>&1 || {
+	fi && ninja -C "$dir" ${targets-} >"$log" 2>&1 || {
 		cat "$log" >&2
 		rm -f "$log"
 		echo "The build in $dir failed." >&2

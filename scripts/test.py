@@ -80,6 +80,8 @@ def run_suites(count, build, options, sanitized):
         command += ["--no-suite", "e2e"]
     if not options.long or sanitized:
         command += ["--no-suite", "long"]
+    if not options.long and sanitized:
+        command += ["--no-suite", "plain"]
     log = build / "meson-logs" / "testlog.json"
     log.unlink(missing_ok=True)
     print(f"Suites in {build.name}:", flush=True)
@@ -165,7 +167,7 @@ def main():
     if options.sanitized:
         run_suites(count, options.sanitized, options, True)
     if options.fuzz_build:
-        run_fuzzers(count, options.fuzz_build, 10 if options.quick else 300 if options.long else 600 if options.fuzz else 40)
+        run_fuzzers(count, options.fuzz_build, 10 if options.quick else 300 if options.long else 600 if options.fuzz else 20)
     else:
         print("Fuzz targets: clang is not here")
         count.skipped += 1

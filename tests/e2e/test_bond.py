@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import EVERY_LINK, KERNEL_ONLY, PYTHON, SANITIZED, SLOW, Lab, Skip, check, equal, main, say, scenario, until
+from harness import EVERY_LINK, KERNEL_ONLY, LONG, PYTHON, SANITIZED, SLOW, Lab, Skip, check, equal, main, say, scenario, until
 
 PORT = 7900
 CHECKED = str(Path(__file__).with_name("checked.py"))
@@ -130,7 +130,7 @@ def a_second_wire():
     with Wires("ab") as lab:
         lab.serve()
         p = lab.hold()
-        for i in range(8):
+        for i in range(8 if LONG else 4):
             keeps_going(p, "before", 20)
             say(f"cut {i}: stood still for {cut_and_mend(p, lab.wires[i % 2]) * 1e3:.0f} ms")
         end(p)

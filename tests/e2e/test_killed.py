@@ -6,11 +6,11 @@ import signal
 import subprocess
 import time
 
-from harness import KERNEL_ONLY, LONG, SANITIZED, SLOW, Lab, check, main, say, scenario, until
+from harness import KERNEL_ONLY, LONG, SLOW, Lab, check, main, say, scenario, until
 
 PORT = 7500
 # Of one side and the other in turn.
-KILLS = 10 if LONG else 2 if SANITIZED else 4
+KILLS = 10 if LONG else 2
 # A sender finds out after the second of these, a receiver after both.
 TIMES = ("keepalive = 500ms", "dead_timeout = 1s")
 DEAD_AFTER, DEAD_AFTER_DEFAULT = 1.5, 7

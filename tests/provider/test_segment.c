@@ -287,7 +287,7 @@ static void growth_happens_anywhere(void **state)
 
 	print_message("seed %llu\n", (unsigned long long)seed);
 	sd_rng_seed(&rng, seed);
-	for (unsigned round = 0; round < 60; round++) {
+	for (unsigned round = 0; round < 20; round++) {
 		make(round % SEGMENT_CLASSES);
 		for (unsigned i = 0; i < 40; i++) {
 			ssize_t writable, readable;
