@@ -109,15 +109,6 @@ SW_EXPORT int listen(int fd, int backlog)
 
 /* --- accept --- */
 
-static struct pv_ep *ready_listener(struct sw_sock *s)
-{
-	for (unsigned i = 0; i < s->n_listeners; i++) {
-		if (s->listeners[i]->ops->state(s->listeners[i]) & PV_IN)
-			return s->listeners[i];
-	}
-	return NULL;
-}
-
 /*
  * A descriptor for a connection of the SAN: a kernel socket that stays unconnected, or, where the
  * connection's own descriptor takes its place in a moment, what costs less. As with the kernel's TCP, there
@@ -229,7 +220,7 @@ static int accept_kernel(struct sw_sock *s, struct sockaddr *addr, socklen_t *le
 /* One look at both sides. */
 static int accept_any(struct sw_sock *s, struct sockaddr *addr, socklen_t *len, int flags, bool kernel_too)
 {
-	struct pv_ep *l = ready_listener(s);
+	struct pv_ep *l = sw_sock_acceptable(s);
 	struct sd_addr peer;
 	int fd;
 
@@ -261,6 +252,7 @@ static ssize_t accept_loop(
 	bool waiting = false, kernel_too = true;
 	int r;
 
+	s->served = true;
 	if (s->late)
 		sw_inherit_listener(s);
 	sw_runtime_start_listeners();

@@ -43,8 +43,10 @@ static struct sw_sock *track(int fd)
 			s->passed = true;
 	} else if (is_listening_tcp(fd)) {
 		s = sw_sock_new(fd, sw_option_int(fd, SOL_SOCKET, SO_DOMAIN), SW_LISTENING);
-		if (s)
+		if (s) {
 			s->late = true;
+			s->backlog = -1; /* nobody can be asked */
+		}
 	}
 	if (!s)
 		return NULL;
@@ -126,7 +128,6 @@ void sw_inherit_listener(struct sw_sock *s)
 {
 	s->late = false;
 	s->role = SW_LISTENER;
-	s->backlog = -1;
 	if (!sw_name_bound(s->fd, &s->local))
 		return;
 	sw_options_read(s);
@@ -134,6 +135,7 @@ void sw_inherit_listener(struct sw_sock *s)
 		s->reason = SD_REASON_OPTION;
 	else
 		sw_listen_on_san(s);
+	sw_runtime_start_listeners();
 	stat_update(s);
 }
 
@@ -187,10 +189,22 @@ __attribute__((constructor(103))) static void look_around(void)
 
 /* --- leaving --- */
 
+/*
+ * Without a daemon a listener's SAN side is this process's alone. If nobody here has waited for it, whoever
+ * gets it now is to accept from it, it seems: what comes over the SAN would wait for ever.
+ */
+static bool is_for_others(struct sw_sock *s)
+{
+	return s->state == SW_LISTENING && !sw_rt.shm && s->n_listeners && !s->served &&
+	       !sw_sock_acceptable(s);
+}
+
 void sw_share(struct sw_sock *s)
 {
 	if (s->state == SW_CONNECTED)
 		s->ep->ops->share(s->ep);
+	else if (is_for_others(s))
+		sw_sock_listen_late(s);
 }
 
 void sw_share_all(void)

@@ -22,7 +22,8 @@ void sw_inherit_listener(struct sw_sock *s);
 
 /* What s takes along to another process; its size. */
 size_t sw_note_of(const struct sw_sock *s, uint8_t out[PV_NOTE_SIZE]);
-/* Before descriptors go to another process: their connections are used by two from now on. */
+/* Before descriptors go to another process: their connections are used by two from now on, and a listener
+ * that nobody has waited for here is for the other, it seems. */
 void sw_share(struct sw_sock *s);
 void sw_share_all(void);
 

@@ -97,9 +97,10 @@ static void forget_sock(int fd, struct sw_sock *s)
 	s->ep = NULL;
 	if (s->state == SW_CONNECTED || s->state == SW_CONNECTING)
 		s->state = SW_DEAD;
-	if (s->state == SW_DEAD || s->n_listeners)
+	if (s->state == SW_DEAD || s->n_listeners || s->late)
 		s->reason = SD_REASON_FORKED;
 	s->n_listeners = 0;
+	s->late = s->served = false;
 	/* Not sw_sock_set_state: the kernel's epoll sets are the parent's too. */
 	if (s->state == SW_LISTENING)
 		sw_fd_store(fd, (uintptr_t)&s->obj | SW_SLOT_KERNEL);

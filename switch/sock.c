@@ -296,6 +296,15 @@ void sw_sock_leave_place(struct sw_sock *s)
 
 /* --- readiness --- */
 
+struct pv_ep *sw_sock_acceptable(const struct sw_sock *s)
+{
+	for (unsigned i = 0; i < s->n_listeners; i++) {
+		if (s->listeners[i]->ops->state(s->listeners[i]) & PV_IN)
+			return s->listeners[i];
+	}
+	return NULL;
+}
+
 unsigned sw_sock_level(struct sw_sock *s)
 {
 	struct pv_info info;
@@ -315,10 +324,10 @@ unsigned sw_sock_level(struct sw_sock *s)
 		}
 		break;
 	case SW_LISTENING:
+		s->served = true;
 		if (s->late)
 			sw_inherit_listener(s);
-		for (unsigned i = 0; i < s->n_listeners; i++)
-			bits |= s->listeners[i]->ops->state(s->listeners[i]) & PV_IN;
+		bits = sw_sock_acceptable(s) ? PV_IN : 0;
 		break;
 	case SW_FAILED:
 		bits = PV_IN | PV_OUT | PV_HUP | PV_RDHUP | (s->so_error ? PV_ERR : 0);
@@ -385,6 +394,13 @@ void sw_sock_stop_listening(struct sw_sock *s)
 {
 	close_listeners(s);
 	sw_sock_set_state(s, s->state);
+}
+
+void sw_sock_listen_late(struct sw_sock *s)
+{
+	close_listeners(s);
+	s->late = true;
+	stat_update(s);
 }
 
 void sw_sock_orphan(struct sw_sock *s)

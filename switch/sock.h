@@ -52,7 +52,8 @@ struct sw_sock {
 	bool pipe_told;
 	bool wr_shut, rd_shut;
 	bool passed;	    /* SW_DEAD until it is adopted: another process has begun it */
-	bool late;	    /* listening since before it came to this process, and not yet on the SAN */
+	bool late;	    /* listening, but not on the SAN until this process waits for it */
+	bool served;	    /* listening, and this process has waited for it */
 	bool first_connect; /* connected in the background, and connect() was not called again since */
 	uint8_t turn;	    /* accepts in a row from the SAN side */
 	unsigned connects;  /* threads blocked in connect() */
@@ -118,7 +119,9 @@ void sw_sock_set_state(struct sw_sock *s, enum sw_state state);
 void sw_sock_retag(struct sw_sock *s);
 /* The readiness of its endpoints rose: wakes who waits. */
 void sw_sock_wake(struct sw_sock *s, unsigned events);
-/* What poll(2) would report of the SAN side. */
+/* A listener's endpoint that has a connection to accept, or NULL. */
+struct pv_ep *sw_sock_acceptable(const struct sw_sock *s);
+/* What poll(2) would report of the SAN side; who asks waits for the socket. */
 unsigned sw_sock_level(struct sw_sock *s);
 /* The providers' upcall. */
 void sw_sock_ready(void *user, unsigned events);
@@ -126,6 +129,8 @@ void sw_sock_ready(void *user, unsigned events);
 void sw_sock_orphan(struct sw_sock *s);
 /* Only the kernel listens from now on. */
 void sw_sock_stop_listening(struct sw_sock *s);
+/* The SAN side ends, and begins again when somebody waits for the listener. */
+void sw_sock_listen_late(struct sw_sock *s);
 /* The kernel's TCP socket, made if there is none yet; -1: that failed. */
 int sw_sock_kernel_fd(struct sw_sock *s);
 /* There is none, and most connections never need one. */

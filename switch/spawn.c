@@ -10,7 +10,7 @@
 
 static void share(void)
 {
-	if (!sw_rt.shm || !sw_rt.n_san || sw_is_internal() || !sw_is_own_process() || !sw_enter())
+	if ((!sw_rt.n_san && !sw_rt.n_listeners) || sw_is_internal() || !sw_is_own_process() || !sw_enter())
 		return;
 	sw_share_all();
 	sw_leave();

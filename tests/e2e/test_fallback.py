@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 
-from harness import KERNEL_ONLY, Lab, check, equal, main, say, scenario, until
+from harness import KERNEL_ONLY, PYTHON, Lab, check, equal, main, say, scenario, until
 
 PORT = 7000
 # How a peer shows that has no program under Sandirect: its port has no link, or nobody answers.
@@ -78,6 +78,49 @@ def plain_client_to_server():
         lab.until_path(server, "TCP", ("PEER_TCP", "BACKLOG"))
         lab.until_san(server)
         finish(tcp, san)
+
+
+# Connects, listens, and lets two children accept. Its port is open, and driven, but it waits for the connection only.
+PRELOADS = """
+import os, socket, sys
+c = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+l = socket.create_server(("0.0.0.0", int(sys.argv[3])))
+for i in range(2):
+    if not os.fork():
+        while True:
+            a, _ = l.accept()
+            a.sendall(a.recv(100))
+            a.close()
+c.sendall(b"x")
+c.recv(1)
+os.killpg(0, 9)
+"""
+# Has been connected to, and then asks the children.
+ASKS = """
+import socket, sys
+l = socket.create_server((sys.argv[1], int(sys.argv[2])))
+a, _ = l.accept()
+a.recv(1)
+for i in range(8):
+    c = socket.create_connection((sys.argv[3], int(sys.argv[4])))
+    c.settimeout(5)
+    c.sendall(b"%d" % i)
+    assert c.recv(100) == b"%d" % i
+print("answered", flush=True)
+sys.stdin.read()
+"""
+
+
+@scenario
+def forked_children_accept():
+    """What their parent's SAN side would take they would never see."""
+    with Lab() as lab:
+        client = lab.run("h2", PYTHON, "-c", ASKS, lab.address("h2"), PORT, lab.address("h1"), PORT + 1, stdin=subprocess.PIPE)
+        client.until_listening(PORT)
+        lab.run("h1", PYTHON, "-c", PRELOADS, lab.address("h2"), PORT, PORT + 1)
+        client.until_line("answered")
+        if not KERNEL_ONLY:
+            equal(lab.reasons(client), {"SAN": 1, "PEER_NO_LISTENER": 8}, "what carried the connections")
 
 
 @scenario

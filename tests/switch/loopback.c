@@ -101,7 +101,10 @@ enum path loopback_path(int fd)
 void loopback_pair(enum path p, int fds[2])
 {
 	int listener = loopback_listen(p);
+	struct pollfd waited = {.fd = listener, .events = POLLIN};
 
+	/* It is for this process, whoever forks now. */
+	assert_int_equal(poll(&waited, 1, 0), 0);
 	fds[0] = loopback_connect(listener, -1);
 	fds[1] = accept(listener, NULL, NULL);
 	assert_true(fds[1] >= 0);

@@ -105,6 +105,15 @@ static enum path connect_in_child(void)
 	return p;
 }
 
+static void accepts(void *listener)
+{
+	int fd = accept(*(int *)listener, NULL, NULL);
+	char c;
+
+	CHECK(fd >= 0);
+	CHECK(read(fd, &c, 1) == 1);
+}
+
 /* --- before the engine has started --- */
 
 static void uses_a_san_of_its_own(void *arg)
@@ -233,9 +242,11 @@ static void makes_new_ones_over_tcp(void *arg)
 static void new_connections_of_a_child(void **state)
 {
 	int listener = loopback_listen(SAN), c, a;
+	struct pollfd p = {.fd = listener, .events = POLLIN};
 
+	assert_int_equal(poll(&p, 1, 0), 0);
 	in_child(fork, makes_new_ones_over_tcp, &listener);
-	/* The parent's listener has lost nothing. */
+	/* The parent's listener has lost nothing, as it has been waited for. */
 	c = loopback_connect(listener, -1);
 	a = accept(listener, NULL, NULL);
 	assert_int_equal(loopback_path(a), SAN);
@@ -277,6 +288,36 @@ static void a_childs_listener_still_blocks(void **state)
 	c = loopback_connect(listener, -1);
 	a = accept(listener, NULL, NULL);
 	assert_true(a >= 0);
+	close(a);
+	close(c);
+	close(listener);
+}
+
+/* What the child accepts from is not for the parent's SAN side, as long as the parent does not wait for it.
+ */
+static void a_listener_for_the_child(void **state)
+{
+	int listener = loopback_listen(SAN), c, a, status;
+	struct pollfd p = {.fd = listener, .events = POLLIN};
+	pid_t pid = fork();
+
+	if (!pid) {
+		alarm(20);
+		accepts(&listener);
+		_exit(0);
+	}
+	c = loopback_connect(listener, -1);
+	assert_int_equal(loopback_path(c), KERNEL);
+	assert_int_equal(write(c, "x", 1), 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	close(c);
+	assert_int_equal(poll(&p, 1, 1), 0);
+	c = loopback_connect(listener, -1);
+	assert_int_equal(loopback_path(c), SAN);
+	a = accept(listener, NULL, NULL);
+	assert_true(a >= 0);
+	talk(c, a);
 	close(a);
 	close(c);
 	close(listener);
@@ -422,6 +463,7 @@ int main(void)
 		cmocka_unit_test(the_engines_descriptors_are_closed),
 		cmocka_unit_test(new_connections_of_a_child),
 		cmocka_unit_test(a_childs_listener_still_blocks),
+		cmocka_unit_test(a_listener_for_the_child),
 		cmocka_unit_test(grandchildren),
 		cmocka_unit_test(executed_programs_inherit_nothing),
 		cmocka_unit_test(the_signal_mask_stays),
