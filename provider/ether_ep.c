@@ -218,7 +218,7 @@ void ether_ep_event(void *ctx, struct tp_conn *c, void *user, unsigned events)
 	if (events & TP_EV_WRITABLE)
 		ready |= PV_OUT;
 	if (events & TP_EV_FAILED)
-		ready |= PV_IN | PV_OUT | PV_ERR | PV_HUP | PV_RDHUP;
+		ready |= PV_FAILED;
 	raise_ready(e, ready);
 }
 
@@ -361,7 +361,7 @@ static unsigned open_state(struct ether_ep *e)
 	bool fin = tp_peer_fin(e->conn) || e->rd_shut;
 
 	if (tp_error(e->conn))
-		return PV_IN | PV_OUT | PV_ERR | PV_HUP | PV_RDHUP;
+		return PV_FAILED;
 	if (tp_readable(e->conn) || fin)
 		s |= PV_IN;
 	if (fin)
@@ -381,7 +381,7 @@ static unsigned ep_state(struct pv_ep *ep)
 	case ETHER_LISTENING:
 		return e->listener && tp_acceptable(e->listener) ? PV_IN : 0;
 	case ETHER_FAILED:
-		return PV_IN | PV_OUT | PV_ERR | PV_HUP | PV_RDHUP;
+		return PV_FAILED;
 	case ETHER_RESOLVING:
 	case ETHER_CONNECTING:
 		break;

@@ -34,6 +34,8 @@ enum pv_ready {
 	PV_ERR = 0x008,	   /* terminal error */
 	PV_HUP = 0x010,	   /* both directions are shut, or never connected */
 	PV_RDHUP = 0x2000, /* the peer has shut its direction */
+	PV_FAILED = PV_IN | PV_OUT | PV_ERR | PV_HUP |
+		    PV_RDHUP, /* what a connection shows that has ended with an error */
 };
 
 enum pv_flags {

@@ -15,8 +15,6 @@
 
 #define RINGS 16 /* that many wait in the socket, which has room for more */
 
-#define GONE (PV_IN | PV_OUT | PV_ERR | PV_HUP | PV_RDHUP)
-
 static struct shm_ep *of(struct pv_ep *ep)
 {
 	return container_of(ep, struct shm_ep, ep);
@@ -144,7 +142,7 @@ bool shm_ep_look(struct shm_ep *e)
 		note_end(e);
 		events |= PV_IN | PV_OUT | (flags & (SEGMENT_FIN | SEGMENT_CLOSED) ? PV_RDHUP : 0);
 		if (e->error)
-			events |= GONE;
+			events |= PV_FAILED;
 		if (is_fin(e) && has_shut(e))
 			events |= PV_HUP;
 	}
@@ -211,7 +209,7 @@ void shm_ep_event(struct shm_ep *e, uint32_t events)
 	if (events & (EPOLLHUP | EPOLLERR)) {
 		e->ended = true;
 		note_end(e);
-		raise_ready(e, e->error ? GONE : PV_IN | PV_OUT | PV_RDHUP | (has_shut(e) ? PV_HUP : 0));
+		raise_ready(e, e->error ? PV_FAILED : PV_IN | PV_OUT | PV_RDHUP | (has_shut(e) ? PV_HUP : 0));
 	}
 	shm_ep_look(e);
 }
@@ -309,7 +307,7 @@ static void opened(struct shm_ep *e, int r)
 		e->reason = SD_REASON_NO_MEMORY;
 	}
 	e->result = r;
-	raise_ready(e, r ? GONE : PV_OUT);
+	raise_ready(e, r ? PV_FAILED : PV_OUT);
 }
 
 static void watch_queue(struct shm_ep *e)
@@ -365,7 +363,7 @@ void shm_ep_answer(struct shm_ep *e, struct channel_message *m)
 			m->type == CHANNEL_REFUSED && m->refused.error ? -m->refused.error : -ECONNREFUSED;
 		e->reason = m->type == CHANNEL_REFUSED ? (enum sd_reason)m->refused.reason
 						       : SD_REASON_PEER_REFUSED;
-		raise_ready(e, GONE);
+		raise_ready(e, PV_FAILED);
 	}
 }
 
@@ -444,7 +442,7 @@ static ssize_t ep_send(struct pv_ep *ep, const struct iovec *iov, int n, unsigne
 		 */
 		note_end(e);
 		fail(e, -EPIPE);
-		raise_ready(e, GONE);
+		raise_ready(e, PV_FAILED);
 		return want;
 	}
 	if (__builtin_expect(segment_heard(&e->seg) & SEGMENT_NO_READ, 0))
@@ -505,12 +503,12 @@ static unsigned ep_state(struct pv_ep *ep)
 	if (e->state == SHM_CONNECTING)
 		return 0;
 	if (e->error || e->state == SHM_FAILED)
-		return GONE;
+		return PV_FAILED;
 	fin = is_fin(e) || e->rd_shut;
 	if (has_data(e))
 		s |= PV_IN;
 	if (e->error)
-		return GONE;
+		return PV_FAILED;
 	if (fin)
 		s |= PV_IN | PV_RDHUP;
 	if (fin && has_shut(e))

@@ -167,7 +167,7 @@ static void decide(struct sw_sock *s, int result, enum sd_reason reason)
 		succeed(s, reason);
 	else if (give_up(s, result, reason) && !s->connects)
 		fall_back(s);
-	sw_sock_wake(s, PV_OUT | PV_IN | PV_HUP | PV_ERR);
+	sw_sock_wake_all(s);
 }
 
 void sw_connect_settle(struct sw_sock *s)
@@ -237,7 +237,7 @@ static void go_on_alone(struct sw_sock *s)
 	if (s->state != SW_CONNECTING || s->ep || s->connects)
 		return;
 	fall_back(s);
-	sw_sock_wake(s, PV_OUT | PV_IN | PV_HUP | PV_ERR);
+	sw_sock_wake_all(s);
 }
 
 /* Waits for the outcome. Enters with the domain and a pinned socket, returns with or without them: *inside,
@@ -345,7 +345,7 @@ static void disconnect(struct sw_sock *s)
 	s->so_error = 0;
 	s->error_told = s->pipe_told = s->wr_shut = s->rd_shut = s->first_connect = false;
 	sw_sock_set_state(s, SW_IDLE);
-	sw_sock_wake(s, PV_OUT | PV_IN | PV_HUP | PV_ERR);
+	sw_sock_wake_all(s);
 }
 
 SW_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)

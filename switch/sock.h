@@ -119,6 +119,12 @@ void sw_sock_set_state(struct sw_sock *s, enum sw_state state);
 void sw_sock_retag(struct sw_sock *s);
 /* The readiness of its endpoints rose: wakes who waits. */
 void sw_sock_wake(struct sw_sock *s, unsigned events);
+/* It has changed as a whole: wakes whoever waits, for whatever. */
+static inline void sw_sock_wake_all(struct sw_sock *s)
+{
+	sw_sock_wake(s, PV_OUT | PV_IN | PV_HUP | PV_ERR);
+}
+
 /* A listener's endpoint that has a connection to accept, or NULL. */
 struct pv_ep *sw_sock_acceptable(const struct sw_sock *s);
 /* What poll(2) would report of the SAN side; who asks waits for the socket. */

@@ -116,13 +116,13 @@ static int shut_down(struct sw_sock *s, int how)
 		s->wr_shut |= !r && how != SHUT_RD;
 		s->rd_shut |= !r && how != SHUT_WR;
 		if (!r)
-			sw_sock_wake(s, PV_OUT | PV_IN | PV_HUP); /* other threads that wait */
+			sw_sock_wake_all(s); /* other threads that wait */
 		return r;
 	case SW_CONNECTING: /* as tcp_disconnect() of a connection that is being made */
 		sw_sock_drop_ep(s, PV_CLOSE_ABORT);
 		s->so_error = ECONNRESET;
 		sw_sock_set_state(s, SW_FAILED);
-		sw_sock_wake(s, PV_OUT | PV_IN | PV_HUP | PV_ERR);
+		sw_sock_wake_all(s);
 		return 0;
 	case SW_DEAD:
 		sw_stream_say_dead(s);
